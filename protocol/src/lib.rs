@@ -1,0 +1,33 @@
+//! The wire between `moorline-agent` and `moorline-server`, and nothing else: no time, no sockets, no TLS, no memory of
+//! its own beyond what its types hold.
+//!
+//! ```text
+//!              native (ALPN moorline/1)                      classic (no ALPN)
+//!
+//!   +--------+---------------------------+      +------------+-------------------------------+
+//!   | LEB128 | body: discriminant,fields |      | u32 length | body: ids, payload            |
+//!   +--------+---------------------------+      +------------+-------------------------------+
+//!     frame      to_server / to_device             classic
+//! ```
+//!
+//! A device sends a [`DeviceMessage`], a server a [`ServerMessage`]; [`classic`] holds their older relatives.
+//! [`Imei`] is who a device is, in both. [`version`] says how the wire may change.
+
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod classic;
+pub mod frame;
+mod imei;
+mod message;
+mod to_device;
+mod to_server;
+pub mod version;
+
+pub use imei::{Imei, ImeiError};
+pub use message::{EncodeError, MessageError};
+pub use to_device::{Rejected, ServerGoodbye, ServerMessage, Time, Welcome, rejection, server_goodbye};
+pub use to_server::{DeviceMessage, Hello, Status, device_goodbye};
+pub use version::ALPN;
