@@ -1,1 +1,4 @@
-//! placeholder
+//! `moorline-server` as a library, so that tests can join its pure parts with the agent's: see ARCHITECTURE.md.
+
+pub mod clock;
+pub mod session;

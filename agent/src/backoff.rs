@@ -1,0 +1,171 @@
+//! How long to wait before the next try, from what ended the last one. Pure: causes and chance in, a delay out.
+//!
+//! Exponential with full jitter inside the cap, so that the delay shown to a person never exceeds `max` and a fleet that
+//! lost its server together does not come back together (GSMA TS.34 4.0_REQ_003 and 4.0_REQ_011).
+
+use std::time::Duration;
+
+/// What `[reconnect]` of the configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The cap of the first delay.
+    pub first: Duration,
+    /// The cap of every delay.
+    pub max: Duration,
+    /// A session that was healthy for this long makes the next delay a first one again.
+    pub stable_after: Duration,
+}
+
+/// What ended the last try or session, as far as waiting goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The way to the server: a name not found, refused, unreachable, timed out, reset, silent.
+    Network,
+    /// The server ended a session that stood, or was replaced, or broke the protocol.
+    Ended,
+    /// A retry won't mend it by itself: a certificate refused by either side, an identity rejected.
+    Refused,
+}
+
+/// Where a delay starts that a retry alone won't end. A person has to act, which takes more than this.
+const REFUSED_FIRST: Duration = Duration::from_secs(60);
+
+/// The next delay, over the life of the process: it outlives every session.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    limits: Limits,
+    attempt: u32,
+    chance: SplitMix64,
+}
+
+impl Backoff {
+    /// `seed` comes from the operating system, never from a clock: devices that boot together must not wait alike.
+    #[must_use]
+    pub const fn new(limits: Limits, seed: u64) -> Self {
+        Self { limits, attempt: 0, chance: SplitMix64(seed) }
+    }
+
+    /// Takes new limits, as after a reload; what was counted stays.
+    pub const fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The delay before the next try. `healthy_for` is how long the session stood that just ended, zero if none did;
+    /// `retry_after` is the least the server asked for and is not capped by `max`, since the server knows why.
+    pub fn next_delay(
+        &mut self,
+        cause: Cause,
+        healthy_for: Duration,
+        retry_after: Option<Duration>,
+    ) -> Duration {
+        if healthy_for >= self.limits.stable_after {
+            self.attempt = 0;
+        }
+        let cap = self.cap(cause);
+        self.attempt = self.attempt.saturating_add(1);
+        let jittered = match cause {
+            Cause::Network | Cause::Ended => self.chance.up_to(cap),
+            // The first minute is a promise, so the jitter lies in the upper half.
+            Cause::Refused => cap / 2 + self.chance.up_to(cap / 2),
+        };
+        match retry_after {
+            // A spread on top keeps a whole fleet from coming back in the very second that the server named.
+            Some(least) => least.saturating_add(jittered.min(least)),
+            None => jittered,
+        }
+    }
+
+    /// The cap of this attempt: doubled each time, up to `max`.
+    fn cap(&self, cause: Cause) -> Duration {
+        let first = match cause {
+            Cause::Network | Cause::Ended => self.limits.first,
+            Cause::Refused => self.limits.first.max(REFUSED_FIRST * 2),
+        };
+        let max = self.limits.max.max(first);
+        1_u32
+            .checked_shl(self.attempt)
+            .and_then(|factor| first.checked_mul(factor))
+            .map_or(max, |d| d.min(max))
+    }
+}
+
+/// Steele, Lea and Flood's SplitMix64: jitter needs a spread, not secrecy.
+#[derive(Clone, Debug)]
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// Evenly from zero to `most`, whole milliseconds.
+    fn up_to(&mut self, most: Duration) -> Duration {
+        let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX - 1);
+        Duration::from_millis(self.next() % (most + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        first: Duration::from_secs(1),
+        max: Duration::from_secs(600),
+        stable_after: Duration::from_secs(300),
+    };
+
+    fn delays(cause: Cause, seed: u64) -> impl Iterator<Item = Duration> {
+        let mut backoff = Backoff::new(LIMITS, seed);
+        (0..64).map(move |_| backoff.next_delay(cause, Duration::ZERO, None))
+    }
+
+    #[test]
+    fn delays_stay_under_a_doubling_cap() {
+        for seed in 0..200 {
+            let mut cap = LIMITS.first;
+            for delay in delays(Cause::Network, seed) {
+                assert!(delay <= cap, "{delay:?} over {cap:?}");
+                cap = (cap * 2).min(LIMITS.max);
+            }
+        }
+    }
+
+    #[test]
+    fn jitter_is_full() {
+        let tenth: Vec<_> = (0..500).filter_map(|seed| delays(Cause::Network, seed).nth(12)).collect();
+        assert!(tenth.iter().any(|d| *d < LIMITS.max / 10));
+        assert!(tenth.iter().any(|d| *d > LIMITS.max / 10 * 9));
+    }
+
+    #[test]
+    fn refusals_start_at_a_minute() {
+        for seed in 0..200 {
+            let first = delays(Cause::Refused, seed).next().unwrap();
+            assert!((REFUSED_FIRST..=REFUSED_FIRST * 2).contains(&first), "{first:?}");
+        }
+    }
+
+    #[test]
+    fn short_sessions_do_not_reset() {
+        let mut backoff = Backoff::new(LIMITS, 7);
+        for _ in 0..20 {
+            backoff.next_delay(Cause::Ended, Duration::from_secs(299), None);
+        }
+        let longest = (0..50).map(|_| backoff.next_delay(Cause::Ended, Duration::from_secs(299), None)).max();
+        assert!(longest.unwrap() > Duration::from_secs(300));
+        assert!(backoff.next_delay(Cause::Ended, LIMITS.stable_after, None) <= LIMITS.first);
+    }
+
+    #[test]
+    fn retry_after_is_the_least() {
+        let mut backoff = Backoff::new(LIMITS, 7);
+        let hour = Duration::from_secs(3600);
+        for _ in 0..20 {
+            assert!(backoff.next_delay(Cause::Ended, Duration::ZERO, Some(hour)) >= hour);
+        }
+    }
+}

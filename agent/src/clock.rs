@@ -1,0 +1,23 @@
+//! The one place that reads clocks. What decides is given a [`Now`].
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// One reading of both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For deadlines and round trips: never jumps.
+    pub instant: Instant,
+    /// For certificates and time requests: UTC milliseconds since 1970, as wrong as the device's clock is.
+    pub utc_ms: i64,
+}
+
+/// Reads both clocks.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the agent's one reading of the clocks")]
+pub fn now() -> Now {
+    let utc_ms = match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
+    };
+    Now { instant: Instant::now(), utc_ms }
+}

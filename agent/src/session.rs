@@ -1,0 +1,411 @@
+//! One session with the server, from greeting to end. Pure: bytes, deadlines and `now` in; bytes, events and the next
+//! deadline out. It knows no socket, no clock and no TLS; `run.rs` owns those.
+//!
+//! A session lives for one link: a new link gets a new one. After every input call [`Session::poll_event`] and
+//! [`Session::poll_transmit`] until both give nothing, then wait for bytes or [`Session::poll_timeout`].
+
+mod wire;
+
+use std::time::{Duration, Instant};
+
+use heapless::{Deque, String};
+use moorline_protocol::{Imei, Time};
+
+use crate::clock::Now;
+pub use wire::{Dialect, PeerError};
+use wire::{Heard, Say, Wire};
+
+/// A buffer of this size holds whatever [`Session::poll_transmit`] writes at a time.
+pub const MAX_TRANSMIT: usize = moorline_protocol::DeviceMessage::MAX_ENCODED;
+
+/// How often the time is asked for after the first time.
+const TIME_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// A server that grants less asks for a flood; it is taken as this.
+const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Who the device is, as it introduces itself.
+#[derive(Clone, Debug)]
+pub struct Greeting {
+    /// From the modem or the configuration.
+    pub imei: Imei,
+    /// The product or application, a UUID.
+    pub app_id: [u8; 16],
+    /// The agent's version.
+    pub agent_version: String<16>,
+    /// The kernel's boot id.
+    pub boot_id: [u8; 16],
+    /// Maker and model of the modem, empty when not known.
+    pub modem: String<48>,
+}
+
+/// What the configuration asks of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The longest silence wanted; a native server may grant another.
+    pub interval: Duration,
+    /// How long an answer may take before it is missed.
+    pub timeout: Duration,
+}
+
+/// Whether TCP still holds bytes that the server's host has not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight(pub bool);
+
+/// What happened.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The server took the device in.
+    Registered {
+        /// The server's name for this session; a classic server gives none.
+        session_id: Option<u64>,
+        /// The heartbeat interval that holds.
+        heartbeat: Duration,
+        /// The window over which to spread a return when the server is lost.
+        spread: Duration,
+    },
+    /// An answer came this long after it was asked for.
+    Answered {
+        /// The round trip.
+        round_trip: Duration,
+    },
+    /// The server told its time.
+    Time {
+        /// How far the server's clock is ahead of the device's, milliseconds.
+        offset_ms: i64,
+        /// The part of the exchange that was spent on the way; `None` from a classic server, whose text has no zone and
+        /// whole seconds only.
+        round_trip: Option<Duration>,
+    },
+    /// A message that this version does not know was skipped.
+    Skipped {
+        /// Its discriminant.
+        message: u32,
+    },
+    /// The session is over: close the link. Nothing follows.
+    Ended(End),
+}
+
+/// Why a session is over.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// The agent closed it.
+    Closed,
+    /// The server owed an answer for two deadlines.
+    Silent {
+        /// How long.
+        waited: Duration,
+        /// Whether its host took the question in: then the server is stuck, else the way is gone.
+        acknowledged: bool,
+    },
+    /// The server does not admit the device.
+    Rejected {
+        /// One of [`moorline_protocol::rejection`].
+        code: u8,
+        /// The server's words.
+        text: String<96>,
+    },
+    /// The server ended it.
+    Goodbye {
+        /// One of [`moorline_protocol::server_goodbye`].
+        reason: u8,
+        /// Come back no sooner than this.
+        retry_after: Duration,
+    },
+    /// A classic server refused a heartbeat: it has forgotten the device, which registers anew in the next session.
+    Forgotten,
+    /// The server broke the protocol.
+    Protocol(PeerError),
+}
+
+/// Where the session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    /// The greeting goes out or waits for its answer.
+    Greeting,
+    /// The server took the device in.
+    Registered,
+    /// The goodbye goes out.
+    Closing,
+    /// Over.
+    Ended,
+}
+
+/// What is to be sent, one of each kind at most: so that nothing a server sends can make this grow.
+#[derive(Debug, Default)]
+struct Due {
+    greeting: bool,
+    echo: Option<u32>,
+    time: bool,
+    heartbeat: bool,
+    goodbye: Option<u8>,
+}
+
+/// An answer that the server owes.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    since: Instant,
+    deadline: Instant,
+    /// The first deadline has passed.
+    missed: bool,
+}
+
+/// One session: see the module.
+#[derive(Debug)]
+pub struct Session {
+    wire: Wire,
+    greeting: Greeting,
+    interval: Duration,
+    timeout: Duration,
+    state: State,
+    due: Due,
+    events: Deque<Event, 4>,
+    owed: Option<Owed>,
+    last_sent: Instant,
+    /// When the question went out that the next matching answer is timed against.
+    asked: Option<Instant>,
+    /// When the time was asked for, while its answer is out.
+    time_asked: Option<Instant>,
+    next_time: Option<Instant>,
+}
+
+impl Session {
+    /// The handshake is over: the greeting is due.
+    #[must_use]
+    pub fn new(dialect: Dialect, greeting: Greeting, terms: Terms, now: Now) -> Self {
+        Self {
+            wire: Wire::new(dialect),
+            greeting,
+            interval: terms.interval.max(LEAST_INTERVAL),
+            timeout: terms.timeout,
+            state: State::Greeting,
+            due: Due { greeting: true, ..Due::default() },
+            events: Deque::new(),
+            owed: None,
+            last_sent: now.instant,
+            asked: None,
+            time_asked: None,
+            next_time: None,
+        }
+    }
+
+    /// Takes decrypted bytes off the front of `input`, until something is to be sent or told: drain both, then call again
+    /// while `input` is not empty.
+    pub fn handle_bytes(&mut self, input: &mut &[u8], now: Now) {
+        while self.state < State::Closing && self.due.echo.is_none() && self.events.is_empty() {
+            match self.wire.hear(input) {
+                Ok(Some(heard)) => self.on_heard(heard, now),
+                Ok(None) => return,
+                Err(fault) => return self.on_peer_error(fault),
+            }
+        }
+        if self.state >= State::Closing {
+            *input = &[];
+        }
+    }
+
+    /// Call at [`Self::poll_timeout`], or earlier without harm.
+    pub fn handle_timeout(&mut self, now: Now, in_flight: InFlight) {
+        if self.state >= State::Closing {
+            return;
+        }
+        match self.owed {
+            Some(owed) if now.instant >= owed.deadline => self.on_missed(owed, now, in_flight),
+            Some(_) => {}
+            None if self.state == State::Registered => self.on_quiet(now),
+            None => {}
+        }
+    }
+
+    /// Writes the next thing to send to the front of `out` ([`MAX_TRANSMIT`] bytes) and returns its length.
+    pub fn poll_transmit(&mut self, out: &mut [u8], now: Now) -> Option<usize> {
+        loop {
+            let say = self.next_due(now)?;
+            let written = self.wire.say(say, &self.greeting, out);
+            if let Say::Goodbye { .. } = say {
+                self.end(End::Closed);
+            }
+            if written.is_some() {
+                self.last_sent = now.instant;
+                return written;
+            }
+        }
+    }
+
+    /// What happened since the last call.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`Self::handle_timeout`], at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match (self.state, self.owed) {
+            (State::Closing | State::Ended, _) => None,
+            (_, Some(owed)) => Some(owed.deadline),
+            (State::Greeting, None) => None,
+            (State::Registered, None) => {
+                let heartbeat = self.last_sent + self.interval;
+                Some(self.next_time.map_or(heartbeat, |time| time.min(heartbeat)))
+            }
+        }
+    }
+
+    /// Ends the session from this side; `reason` is one of [`moorline_protocol::device_goodbye`].
+    pub fn close(&mut self, reason: u8) {
+        if self.due.greeting {
+            // Nothing was said yet, so there is nothing to take leave of.
+            self.end(End::Closed);
+        } else if self.state < State::Closing {
+            self.set_state(State::Closing);
+            self.due = Due { goodbye: Some(reason), ..Due::default() };
+        }
+    }
+
+    fn next_due(&mut self, now: Now) -> Option<Say> {
+        if std::mem::take(&mut self.due.greeting) {
+            self.ask(now);
+            let heartbeat_s = u32::try_from(self.interval.as_secs()).unwrap_or(u32::MAX);
+            return Some(Say::Greeting { heartbeat_s });
+        }
+        if let Some(token) = self.due.echo.take() {
+            return Some(Say::EchoAck { token });
+        }
+        if std::mem::take(&mut self.due.time) {
+            self.ask(now);
+            self.time_asked = Some(now.instant);
+            self.next_time = Some(now.instant + TIME_EVERY);
+            return Some(Say::TimeRequest { t1: now.utc_ms });
+        }
+        if std::mem::take(&mut self.due.heartbeat) {
+            self.ask(now);
+            return Some(Say::Heartbeat);
+        }
+        self.due.goodbye.take().map(|reason| Say::Goodbye { reason })
+    }
+
+    /// A question goes out: the server owes an answer.
+    fn ask(&mut self, now: Now) {
+        match &self.owed {
+            // Which of two questions an answer belongs to cannot be told, so it is not timed (Karn, RFC 6298 section 3).
+            Some(_) => self.asked = None,
+            None => {
+                self.asked = Some(now.instant);
+                let deadline = now.instant + self.timeout;
+                self.owed = Some(Owed { since: now.instant, deadline, missed: false });
+            }
+        }
+    }
+
+    fn on_heard(&mut self, heard: Heard, now: Now) {
+        match (self.state, heard) {
+            // An Echo is no answer: it shows that the way down works, not that a question arrived.
+            (_, Heard::Echo { token }) => self.due.echo = Some(token),
+            (_, Heard::Unknown { message }) => self.emit(Event::Skipped { message }),
+            (_, Heard::Rejected(rejected)) => {
+                self.end(End::Rejected { code: rejected.code, text: rejected.text });
+            }
+            (_, Heard::Goodbye(goodbye)) => self.end(End::Goodbye {
+                reason: goodbye.reason,
+                retry_after: Duration::from_secs(goodbye.retry_after_s.into()),
+            }),
+            (_, Heard::Forgotten) => self.end(End::Forgotten),
+            (State::Greeting, Heard::Welcome(welcome)) => {
+                self.interval = Duration::from_secs(welcome.heartbeat_s.into()).max(LEAST_INTERVAL);
+                let spread = Duration::from_secs(welcome.spread_s.into());
+                self.on_registered(Some(welcome.session_id), spread, now);
+            }
+            (State::Greeting, Heard::ClassicWelcome) => self.on_registered(None, Duration::ZERO, now),
+            (State::Greeting, Heard::HeartbeatAck) => {
+                self.on_peer_error(PeerError::Unexpected("an answer to a heartbeat"));
+            }
+            (State::Greeting, Heard::Time(_) | Heard::ClassicTime(_)) => {
+                self.on_peer_error(PeerError::Unexpected("an answer to a time request"));
+            }
+            (_, Heard::Welcome(_) | Heard::ClassicWelcome) => {
+                self.on_peer_error(PeerError::Unexpected("a second welcome"));
+            }
+            (_, Heard::HeartbeatAck | Heard::Nothing) => self.on_answer(now),
+            (_, Heard::Time(time)) => {
+                self.on_time(&time, now);
+                self.on_answer(now);
+            }
+            (_, Heard::ClassicTime(server_ms)) => {
+                self.emit(Event::Time { offset_ms: server_ms.saturating_sub(now.utc_ms), round_trip: None });
+                self.on_answer(now);
+            }
+        }
+    }
+
+    fn on_registered(&mut self, session_id: Option<u64>, spread: Duration, now: Now) {
+        self.set_state(State::Registered);
+        self.emit(Event::Registered { session_id, heartbeat: self.interval, spread });
+        self.on_answer(now);
+        self.due.time = true;
+    }
+
+    /// Any answer proves life, whichever question it answers.
+    fn on_answer(&mut self, now: Now) {
+        self.owed = None;
+        if let Some(asked) = self.asked.take() {
+            self.emit(Event::Answered { round_trip: now.instant.saturating_duration_since(asked) });
+        }
+    }
+
+    /// NTP's offset and delay (RFC 5905 section 8). `t1` is reckoned back from `t4`, so that a clock that was set in
+    /// between does no harm.
+    fn on_time(&mut self, time: &Time, now: Now) {
+        let Some(asked) = self.time_asked.take() else { return };
+        let elapsed = now.instant.saturating_duration_since(asked);
+        let t4 = now.utc_ms;
+        let t1 = t4.saturating_sub(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX));
+        let up = time.t2.saturating_sub(t1);
+        let down = time.t3.saturating_sub(t4);
+        let held = Duration::from_millis(u64::try_from(time.t3.saturating_sub(time.t2)).unwrap_or(0));
+        self.emit(Event::Time {
+            offset_ms: (up / 2).saturating_add(down / 2).saturating_add((up % 2 + down % 2) / 2),
+            round_trip: Some(elapsed.saturating_sub(held)),
+        });
+    }
+
+    fn on_missed(&mut self, owed: Owed, now: Now, InFlight(in_flight): InFlight) {
+        if owed.missed {
+            let waited = now.instant.saturating_duration_since(owed.since);
+            return self.end(End::Silent { waited, acknowledged: !in_flight });
+        }
+        self.owed = Some(Owed { deadline: now.instant + self.timeout, missed: true, ..owed });
+        // A frame behind a lost frame tells nothing: TCP delivers neither. And a greeting is said once.
+        self.due.heartbeat = !in_flight && self.state == State::Registered;
+    }
+
+    fn on_quiet(&mut self, now: Now) {
+        if self.next_time.is_some_and(|at| now.instant >= at) {
+            self.due.time = true;
+        } else if now.instant >= self.last_sent + self.interval {
+            self.due.heartbeat = true;
+        }
+    }
+
+    fn on_peer_error(&mut self, fault: PeerError) {
+        self.end(End::Protocol(fault));
+    }
+
+    fn end(&mut self, end: End) {
+        if self.state < State::Ended {
+            self.set_state(State::Ended);
+            self.due = Due::default();
+            self.emit(Event::Ended(end));
+        }
+    }
+
+    /// The one place where the state changes; it never goes back.
+    fn set_state(&mut self, state: State) {
+        debug_assert!(state > self.state, "{:?} -> {state:?}", self.state);
+        self.state = state;
+    }
+
+    /// At most three events come of one input, and the shell drains them before the next.
+    fn emit(&mut self, event: Event) {
+        let _ = self.events.push_back(event);
+    }
+}
