@@ -1,1 +1,21 @@
-//! placeholder
+//! Moorline's TOML files, read so that every mistake is reported at once, with file, line and key.
+//!
+//! ```text
+//!   Document::read(file) -> root() -> section("server") -> string("name"), duration("timeout"), …
+//!                        -> finish(): mistakes so far, and every key that nobody asked for
+//! ```
+//!
+//! The programs ask for the keys they know, in plain code; what they do not ask for is a mistake of the file. Knows
+//! nothing of what the keys mean, and needs no serde: the agent is an embedded program, and its bytes are counted.
+
+mod document;
+mod duration;
+mod mistakes;
+mod nearest;
+mod section;
+mod tree;
+
+pub use document::{Document, MAX_FILE};
+pub use duration::{DurationError, HumanDuration, parse_duration};
+pub use mistakes::{Mistake, Mistakes};
+pub use section::Section;
