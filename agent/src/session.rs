@@ -1,8 +1,8 @@
 //! One session with the server, from greeting to end. Pure: bytes, deadlines and `now` in; bytes, events and the next
 //! deadline out. It knows no socket, no clock and no TLS; `run.rs` owns those.
 //!
-//! A session lives for one link: a new link gets a new one. After every input call [`Session::poll_event`] and
-//! [`Session::poll_transmit`] until both give nothing, then wait for bytes or [`Session::poll_timeout`].
+//! A session lives for one link: a new link gets a new one. After every input call [`Session::poll_transmit`] and
+//! [`Session::poll_event`] until both give nothing, then wait for bytes or [`Session::poll_timeout`].
 
 mod wire;
 

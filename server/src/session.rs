@@ -3,8 +3,8 @@
 //! shell around it.
 //!
 //! The shell hands bytes to [`Session::handle_bytes`], which stops as soon as something is to be told or sent; then it
-//! drains [`Session::poll_event`] and [`Session::poll_transmit`] and goes on. So nothing is ever queued here, and a device
-//! that does not read its answers is not asked on.
+//! drains [`Session::poll_transmit`] and [`Session::poll_event`] until both give nothing, and goes on. So nothing is ever
+//! queued here, and a device that does not read its answers is not read from.
 //!
 //! [`Event::Registering`] is a question: the shell asks the registry and answers by [`Session::accept`] or
 //! [`Session::reject`].
@@ -74,18 +74,18 @@ pub struct Registration {
     pub heartbeat: Option<Duration>,
 }
 
-/// What happened.
+/// What happened. The large ones are boxed: they are rare, and a session keeps room for any of them.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// A device wants in: answer by `accept` or `reject`. A classic one that was taken in by its certificate's IMEI and
     /// registers afterwards asks again, with its `app_id`.
-    Registering(Registration),
+    Registering(Box<Registration>),
     /// A heartbeat came.
     Heartbeat,
     /// The time was asked for.
     TimeAsked,
     /// The device told how it is.
-    Status(Status),
+    Status(Box<Status>),
     /// An Echo came back.
     EchoAck {
         /// The token of that Echo.
@@ -270,7 +270,7 @@ impl Session {
                 self.emit(Event::TimeAsked);
                 self.say = Some(Say::Time { t1, t2: now.utc_ms });
             }
-            (_, Heard::Status(status)) => self.emit(Event::Status(status)),
+            (_, Heard::Status(status)) => self.emit(Event::Status(Box::new(status))),
             (_, Heard::Interval { seconds }) => {
                 self.patience = patience(self.grant(Duration::from_secs(seconds.into())));
             }
@@ -289,14 +289,14 @@ impl Session {
             Ok(imei) => {
                 let heartbeat = Some(self.grant(Duration::from_secs(hello.heartbeat_s.into())));
                 self.state = State::ExpectVerdict { heartbeat, then: None };
-                self.emit(Event::Registering(Registration {
+                self.emit(Event::Registering(Box::new(Registration {
                     imei,
                     app_id: Some(hello.app_id),
                     agent_version: hello.agent_version,
                     modem: hello.modem,
                     boot_id: Some(hello.boot_id),
                     heartbeat,
-                }));
+                })));
             }
         }
     }
@@ -400,15 +400,15 @@ impl Session {
     }
 }
 
-fn classic_registration(imei: Imei, app_id: Option<[u8; 16]>) -> Registration {
-    Registration {
+fn classic_registration(imei: Imei, app_id: Option<[u8; 16]>) -> Box<Registration> {
+    Box::new(Registration {
         imei,
         app_id,
         agent_version: String::new(),
         modem: String::new(),
         boot_id: None,
         heartbeat: None,
-    }
+    })
 }
 
 /// A device is let go after two and a half heartbeats: one may be lost, and the next one late.
@@ -443,4 +443,31 @@ fn uuid(text: &[u8]) -> Option<[u8; 16]> {
 #[must_use]
 pub const fn is_planned(reason: u8) -> bool {
     matches!(reason, device_goodbye::STOPPING | device_goodbye::RELOADING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a session costs beside TLS: SPECIFICATION.md promises the sum.
+    #[test]
+    fn session_is_small() {
+        assert!(size_of::<Session>() <= 320, "{}", size_of::<Session>());
+    }
+
+    #[test]
+    fn uuid_is_read_in_either_case() {
+        let bytes = *b"\x99\x6d\xa3\x8d\xa7\xbe\x49\x47\xaa\x4c\xf8\x20\x8b\x5f\x4a\xde";
+        assert_eq!(uuid(b"996da38d-a7be-4947-aa4c-f8208b5f4ade"), Some(bytes));
+        assert_eq!(uuid(b"996DA38D-A7BE-4947-AA4C-F8208B5F4ADE"), Some(bytes));
+    }
+
+    #[test]
+    fn other_texts_are_no_uuid() {
+        for text in
+            ["", "996da38d", "996da38da7be-4947-aa4c-f8208b5f4ade0", "996da38d-a7be-4947-aa4c-f8208b5f4adg"]
+        {
+            assert_eq!(uuid(text.as_bytes()), None, "{text}");
+        }
+    }
 }

@@ -1,1 +1,3 @@
-//! placeholder
+//! What the tests and the demo are made of: see ARCHITECTURE.md.
+
+pub mod pair;
