@@ -341,7 +341,7 @@ impl Session {
     /// A classic device registers once per process and not again after a reconnect, so it is known by its certificate.
     fn on_unregistered(&mut self, then: Then) {
         match (self.policy.binding, self.certified) {
-            (Binding::Required | Binding::IfPresent, Some(imei)) => {
+            (_, Some(imei)) => {
                 self.state = State::ExpectVerdict { heartbeat: None, then: Some(then) };
                 self.emit(Event::Registering(classic_registration(imei, None)));
             }
@@ -349,7 +349,7 @@ impl Session {
                 self.state = State::ExpectVerdict { heartbeat: None, then: Some(then) };
                 self.reject(Rejection::NoIdentity);
             }
-            (Binding::IfPresent, None) | (Binding::Off, _) => {
+            (Binding::IfPresent | Binding::Off, None) => {
                 self.patience = self.policy.classic_idle;
                 self.state = State::Anonymous;
                 self.say = Some(self.answer(then));

@@ -374,6 +374,18 @@ fn classic_device_is_known_by_its_certificate() {
 }
 
 #[test]
+fn classic_device_that_nothing_identifies_is_served() {
+    for (binding, served) in [(Binding::Required, false), (Binding::IfPresent, true), (Binding::Off, true)] {
+        let mut setup = Setup { certified: None, ..Setup::classic() };
+        setup.policy.binding = binding;
+        let mut pair = setup.join();
+        pair.deliver_to_server(&[0, 0, 0, 2, 0, 1]);
+        assert_eq!(heartbeats(&pair), usize::from(served), "{binding:?}");
+        assert_eq!(pair.count(|event| matches!(event, Event::Registering(_))), 0);
+    }
+}
+
+#[test]
 fn second_classic_register_is_answered_with_an_error() {
     let mut pair = Setup::classic().join();
     pair.run_for(5 * SECOND);
