@@ -98,7 +98,7 @@ impl Reply<'_> {
     /// The reply as a whole frame. A payload longer than [`DATETIME_LEN`] is cut.
     #[must_use]
     pub fn encode(&self) -> Vec<u8, MAX_REPLY> {
-        let payload = &self.payload[..self.payload.len().min(DATETIME_LEN)];
+        let payload = self.payload.get(..DATETIME_LEN).unwrap_or(self.payload);
         frame([self.message.cast_unsigned(), self.error.cast_unsigned()], payload, &[])
     }
 }
@@ -127,7 +127,7 @@ pub enum Received {
 
 /// Finds requests in a stream that arrives in pieces of any size: the server's side.
 #[derive(Debug, Default)]
-pub struct RequestDecoder(Body<REGISTER_BODY>);
+pub struct RequestDecoder(BodyDecoder<REGISTER_BODY>);
 
 impl RequestDecoder {
     /// Takes the next request off the front of `input`; `None` once all of `input` is taken and none is finished.
@@ -138,8 +138,8 @@ impl RequestDecoder {
     /// The length can't be a frame's. Nothing after it can be trusted, so the session has to end.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Received>, ClassicError> {
         let Some(body) = self.0.next(input)? else { return Ok(None) };
-        let message = body.kept[1].cast_signed();
-        let request = match (message, &body.kept[IDS..], body.passed_by) {
+        let [_client, message] = body.ids.map(u8::cast_signed);
+        let request = match (message, body.payload, body.passed_by) {
             (id::REGISTER, payload, 0) => payload.split_at_checked(APP_ID_LEN).and_then(|(app_id, imei)| {
                 Some(Request::Register { app_id: app_id.try_into().ok()?, imei: imei.try_into().ok()? })
             }),
@@ -153,7 +153,7 @@ impl RequestDecoder {
 
 /// Finds replies in a stream that arrives in pieces of any size: the device's side.
 #[derive(Debug, Default)]
-pub struct ReplyDecoder(Body<{ IDS + DATETIME_LEN }>);
+pub struct ReplyDecoder(BodyDecoder<{ IDS + DATETIME_LEN }>);
 
 impl ReplyDecoder {
     /// Takes the next reply off the front of `input`; `None` once all of `input` is taken and none is finished. Of a
@@ -163,38 +163,45 @@ impl ReplyDecoder {
     /// The length can't be a frame's. Nothing after it can be trusted, so the session has to end.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Reply<'_>>, ClassicError> {
         let Some(body) = self.0.next(input)? else { return Ok(None) };
-        Ok(Some(Reply {
-            message: body.kept[0].cast_signed(),
-            error: body.kept[1].cast_signed(),
-            payload: &body.kept[IDS..],
-        }))
+        let [message, error] = body.ids.map(u8::cast_signed);
+        Ok(Some(Reply { message, error, payload: body.payload }))
     }
+}
+
+/// A finished body.
+struct Body<'a> {
+    ids: [u8; IDS],
+    payload: &'a [u8],
+    /// How many bytes of the payload were not kept.
+    passed_by: usize,
 }
 
 /// One body at a time, of which the first `N` bytes are kept and the rest passes by.
 #[derive(Debug, Default)]
-struct Body<const N: usize> {
+struct BodyDecoder<const N: usize> {
     field: Vec<u8, FIELD>,
     kept: Vec<u8, N>,
-    passed_by: u32,
+    passed_by: usize,
     /// The body is finished and was lent to the caller; the next call drops it.
     lent: bool,
 }
 
-impl<const N: usize> Body<N> {
-    /// The next finished body, at least [`IDS`] bytes of it.
-    fn next(&mut self, input: &mut &[u8]) -> Result<Option<&Self>, ClassicError> {
+impl<const N: usize> BodyDecoder<N> {
+    fn next(&mut self, input: &mut &[u8]) -> Result<Option<Body<'_>>, ClassicError> {
         if self.lent {
             *self = Self::default();
         }
         loop {
             let lacking = match self.length()? {
-                Some(length) => (length - self.passed_by) as usize - self.kept.len(),
+                Some(length) => length - self.passed_by - self.kept.len(),
                 None => FIELD - self.field.len(),
             };
             if lacking == 0 {
                 self.lent = true;
-                return Ok(Some(self));
+                let passed_by = self.passed_by;
+                // A finished body has its ids: `length` lets none shorter pass.
+                let split = self.kept.split_first_chunk();
+                return Ok(split.map(|(&ids, payload)| Body { ids, payload, passed_by }));
             }
             if input.is_empty() {
                 return Ok(None);
@@ -206,12 +213,12 @@ impl<const N: usize> Body<N> {
     }
 
     /// The body's length; `None` while the field is unfinished.
-    fn length(&self) -> Result<Option<u32>, ClassicError> {
+    fn length(&self) -> Result<Option<usize>, ClassicError> {
         let Ok(field) = <[u8; FIELD]>::try_from(self.field.as_slice()) else { return Ok(None) };
         match u32::from_be_bytes(field) {
             short if short < IDS as u32 => Err(ClassicError::TooShort(short)),
             long if long > MAX_BODY => Err(ClassicError::TooLong(long)),
-            length => Ok(Some(length)),
+            length => Ok(Some(length as usize)),
         }
     }
 
@@ -222,7 +229,7 @@ impl<const N: usize> Body<N> {
         }
         let (kept, passed_by) = bytes.split_at(bytes.len().min(N - self.kept.len()));
         let _ = self.kept.extend_from_slice(kept);
-        self.passed_by += passed_by.len() as u32;
+        self.passed_by += passed_by.len();
     }
 }
 

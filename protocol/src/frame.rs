@@ -51,7 +51,7 @@ impl Spill for Vec<u8, MAX_FRAME> {
 /// [`HEAD`] bytes, or in `S` when it is longer.
 #[derive(Debug, Default)]
 pub struct Decoder<S> {
-    head: Vec<u8, HEAD>,
+    head: Vec<u8, HEAD, u8>,
     spill: S,
     /// The kept frame is finished and was lent to the caller; the next call drops it.
     lent: bool,
@@ -64,7 +64,10 @@ impl<S: Spill> Decoder<S> {
     /// # Errors
     /// A length that is zero, not in its shortest form, or over [`MAX_BODY`]. Nothing after it can be trusted, so the
     /// session has to end.
-    pub fn next<'b>(&'b mut self, input: &mut &'b [u8]) -> Result<Option<&'b [u8]>, FrameError> {
+    pub fn next<'d, 'i>(&'d mut self, input: &mut &'i [u8]) -> Result<Option<&'d [u8]>, FrameError>
+    where
+        'i: 'd,
+    {
         if self.lent {
             self.head.clear();
             self.spill.release();
@@ -75,7 +78,7 @@ impl<S: Spill> Decoder<S> {
             && let Some((frame, rest)) = input.split_at_checked(field + body)
         {
             *input = rest;
-            return Ok(Some(&frame[field..]));
+            return Ok(frame.get(field..));
         }
         loop {
             let (field, lacking) = match length(self.kept())? {
@@ -84,7 +87,7 @@ impl<S: Spill> Decoder<S> {
             };
             if lacking == 0 {
                 self.lent = true;
-                return Ok(Some(&self.kept()[field..]));
+                return Ok(self.kept().get(field..));
             }
             if input.is_empty() {
                 return Ok(None);
@@ -118,10 +121,9 @@ impl<S: Spill> Decoder<S> {
 /// The length of the length field and of the body; `None` while the field is unfinished.
 fn length(bytes: &[u8]) -> Result<Option<(usize, usize)>, FrameError> {
     let (field, body) = match *bytes {
-        [] => return Ok(None),
+        [] | [0x80..=0xff] => return Ok(None),
         [0, ..] => return Err(FrameError::Empty),
         [low @ ..0x80, ..] => (1, usize::from(low)),
-        [_] => return Ok(None),
         [_, 0, ..] => return Err(FrameError::NonMinimal),
         [low, high @ ..0x80, ..] => (2, usize::from(low & 0x7f) | usize::from(high) << 7),
         [..] => return Err(FrameError::TooLong),

@@ -14,6 +14,18 @@
 //! [`Imei`] is who a device is, in both. [`version`] says how the wire may change.
 
 #![no_std]
+// A peer's bytes must not end a program, whatever they are.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::panic,
+        clippy::expect_used,
+        clippy::unreachable
+    )
+)]
+#![warn(clippy::std_instead_of_core, clippy::alloc_instead_of_core)]
 
 #[cfg(test)]
 extern crate std;

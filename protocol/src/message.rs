@@ -25,13 +25,11 @@ pub(crate) fn decode<M: DeserializeOwned>(body: &[u8], known: u32) -> Result<M, 
 
 /// Writes one message as a whole frame to the front of `out` and returns its length.
 pub(crate) fn encode<M: Serialize>(message: &M, out: &mut [u8]) -> Result<usize, EncodeError> {
-    let body = out.get_mut(MAX_LENGTH_FIELD..).ok_or(EncodeError)?;
-    let body = postcard::to_slice(message, body).map_err(|_| EncodeError)?.len();
-    let mut field = [0; MAX_LENGTH_FIELD];
-    let field_len = write_length(body, &mut field);
+    let (field, rest) = out.split_first_chunk_mut::<MAX_LENGTH_FIELD>().ok_or(EncodeError)?;
+    let body = postcard::to_slice(message, rest).map_err(|_| EncodeError)?.len();
+    let field_len = write_length(body, field);
     // The body stands behind the longest length field and moves up against the one it got.
     out.copy_within(MAX_LENGTH_FIELD..MAX_LENGTH_FIELD + body, field_len);
-    out[..field_len].copy_from_slice(&field[..field_len]);
     Ok(field_len + body)
 }
 

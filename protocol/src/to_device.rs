@@ -12,13 +12,13 @@ pub enum ServerMessage {
     Welcome(Welcome),
     /// 1: the answer to Heartbeat.
     HeartbeatAck,
-    /// 2: the answer to TimeRequest.
+    /// 2: the answer to `TimeRequest`.
     Time(Time),
     /// 3: the device is not admitted; the server ends the session after it.
     Rejected(Rejected),
     /// 4: the server ends the session.
     Goodbye(ServerGoodbye),
-    /// 5: asks whether the way down works. Answered by EchoAck.
+    /// 5: asks whether the way down works. Answered by `EchoAck`.
     Echo {
         /// Comes back in the answer.
         token: u32,

@@ -12,7 +12,7 @@ use crate::message::{self, EncodeError, MessageError};
 pub enum DeviceMessage {
     /// 0: the first message of a session, and sent once.
     Hello(Hello),
-    /// 1: the device is there. Answered by HeartbeatAck.
+    /// 1: the device is there. Answered by `HeartbeatAck`.
     Heartbeat,
     /// 2: asks for the time. Answered by Time with the same `t1`.
     TimeRequest {

@@ -7,7 +7,7 @@
 //! - A body whose discriminant the receiver does not know is skipped and counted. So a newer peer may send a new message
 //!   to an older one, and must not depend on its being understood.
 //! - Codes and reasons are plain numbers, and one that is not known is read as "other".
-//! - `tests/wire/` pins every byte. Those files are added to and never edited.
+//! - `protocol/tests/wire/` pins every byte. Those files are added to and never edited.
 
 /// The native protocol's name in TLS's Application-Layer Protocol Negotiation (RFC 7301).
 ///
