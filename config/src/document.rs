@@ -1,13 +1,14 @@
 //! One file from disk to its last key. Owns the mistakes found on the way; what a key means is its reader's matter.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use crate::mistakes::{Mistake, Mistakes, Place};
+use crate::mistakes::{Found, Mistake, Mistakes, Place};
 use crate::nearest::nearest;
 use crate::section::Section;
 use crate::tree::{Entry, Lines, Table, Value};
@@ -20,7 +21,7 @@ pub const MAX_FILE: usize = 64 * 1024;
 pub struct Document {
     file: PathBuf,
     root: Table,
-    mistakes: RefCell<Vec<Mistake>>,
+    mistakes: RefCell<Found>,
 }
 
 impl Document {
@@ -50,15 +51,14 @@ impl Document {
     pub fn parse(file: &Path, text: &str) -> Result<Self, Mistakes> {
         let lines = Lines::new(text.as_bytes());
         let (table, errors) = DeTable::parse_recoverable(text);
-        let faults = errors.iter().map(|error| {
-            let offset = error.span().map_or(text.len(), |span| span.start);
-            Mistake::new(file, lines.column(text, offset), String::new(), error.message().to_owned())
-        });
-        let mut faults: Vec<_> = faults.collect();
+        let mut faults = Found::default();
+        for error in &errors {
+            let place = lines.column(text, error.span().map_or(text.len(), |span| span.start));
+            faults.add(Mistake::new(file, place, String::new(), error.message().to_owned()));
+        }
         // The parser goes on after a fault; what it then stumbles over in the same line is mostly a consequence.
-        faults.sort_by_key(Mistake::line);
-        faults.dedup_by_key(|fault| fault.line());
-        Mistakes::found(faults)?;
+        faults.first_of_each_line();
+        faults.into_result()?;
         let root = Table::new(table.get_ref(), &lines);
         Ok(Self { file: file.to_owned(), root, mistakes: RefCell::default() })
     }
@@ -75,11 +75,11 @@ impl Document {
     /// All mistakes so far, and every key and table that nobody asked for, in the order of their lines.
     pub fn finish(self) -> Result<(), Mistakes> {
         self.report_unknown(&self.root, "");
-        Mistakes::found(self.mistakes.into_inner())
+        self.mistakes.into_inner().into_result()
     }
 
     pub(crate) fn add(&self, place: Place, key: String, text: String) {
-        self.mistakes.borrow_mut().push(Mistake::new(&self.file, place, key, text));
+        self.mistakes.borrow_mut().add(Mistake::new(&self.file, place, key, text));
     }
 
     fn report_unknown(&self, table: &Table, name: &str) {
@@ -93,6 +93,12 @@ impl Document {
                 self.report_unknown(inner, &path(name, key));
             }
         }
+    }
+}
+
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Document({})", self.file.display())
     }
 }
 

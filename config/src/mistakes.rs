@@ -68,11 +68,28 @@ impl Mistakes {
     pub fn add(&mut self, file: &Path, key: &str, text: impl Into<String>) {
         self.0.push(Mistake::new(file, Place::File, key.to_owned(), text.into()));
     }
+}
 
-    /// `Ok` when nothing is wrong; else the mistakes in the order of their lines, those without one last.
-    pub(crate) fn found(mut mistakes: Vec<Mistake>) -> Result<(), Self> {
-        mistakes.sort_by_key(|mistake| mistake.line().unwrap_or(usize::MAX));
-        if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
+/// What is found while a file is read, in the order of the lines; what has no line comes last.
+#[derive(Default)]
+pub(crate) struct Found(Vec<Mistake>);
+
+impl Found {
+    /// Puts one in its place. Not sorted in the end: a sort's code is several kilobytes, for a handful of lines.
+    pub(crate) fn add(&mut self, mistake: Mistake) {
+        let line = |mistake: &Mistake| mistake.line().unwrap_or(usize::MAX);
+        let place = self.0.partition_point(|before| line(before) <= line(&mistake));
+        self.0.insert(place, mistake);
+    }
+
+    /// Leaves the first mistake of each line.
+    pub(crate) fn first_of_each_line(&mut self) {
+        self.0.dedup_by_key(|mistake| mistake.line());
+    }
+
+    /// `Ok` when nothing is wrong.
+    pub(crate) fn into_result(self) -> Result<(), Mistakes> {
+        if self.0.is_empty() { Ok(()) } else { Err(Mistakes(self.0)) }
     }
 }
 
