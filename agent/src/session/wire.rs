@@ -106,18 +106,14 @@ impl Wire {
 
     /// Takes the next message off the front of `input`; `None` once all of it is taken and none is finished.
     pub(super) fn hear(&mut self, input: &mut &[u8]) -> Result<Option<Heard>, PeerError> {
-        let whole = *input;
-        let mut rest = whole;
-        let heard = match self {
+        Ok(match self {
             Self::Native(decoder) => {
-                decoder.next(&mut rest).map_err(PeerError::Frame)?.map(hear_native).transpose()?
+                decoder.next(input).map_err(PeerError::Frame)?.map(hear_native).transpose()?
             }
             Self::Classic(decoder) => {
-                decoder.next(&mut rest).map_err(PeerError::Classic)?.map(|reply| hear_classic(&reply))
+                decoder.next(input).map_err(PeerError::Classic)?.map(|reply| hear_classic(&reply))
             }
-        };
-        *input = &whole[whole.len() - rest.len()..];
-        Ok(heard)
+        })
     }
 
     /// Writes what is said to the front of `out`; `None` when this dialect has no words for it.
