@@ -1,4 +1,7 @@
 //! What the tests and the demo are made of: see ARCHITECTURE.md.
 
+pub mod failure;
 pub mod pair;
+pub mod process;
+pub mod programs;
 pub mod relay;
