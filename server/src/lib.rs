@@ -1,4 +1,7 @@
 //! `moorline-server` as a library, so that tests can join its pure parts with the agent's: see ARCHITECTURE.md.
 
+pub mod client_hello;
 pub mod clock;
+pub mod identity;
 pub mod session;
+pub mod tls;

@@ -1,0 +1,114 @@
+//! What a device's certificate says: whose it is, who issued it, how long it is good for. Knows X.509, not TLS.
+
+use std::fmt;
+
+use moorline_protocol::{Imei, ImeiError};
+use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate, X509Version};
+
+/// What of a certificate is shown and kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The serial number, lower-case hex without leading zeros.
+    pub serial: String,
+    /// The issuer's name (RFC 4514).
+    pub issuer: String,
+    /// The subject's name (RFC 4514).
+    pub subject: String,
+    /// The last moment it is valid, UTC milliseconds since 1970.
+    pub not_after_ms: i64,
+    /// The first moment it is valid, UTC milliseconds since 1970.
+    pub not_before_ms: i64,
+    /// The IMEI it names, or why it names none.
+    pub imei: Result<Imei, NoImei>,
+}
+
+/// Why a certificate names no IMEI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoImei {
+    /// Neither its subjectAltName nor its CN is an IMEI's.
+    Absent,
+    /// It has an IMEI's URN that is not right.
+    BadUrn(ImeiError),
+    /// It names two.
+    Ambiguous,
+}
+
+impl fmt::Display for NoImei {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str(
+                "it names no IMEI: issue it with subjectAltName URI:urn:gsma:imei:NNNNNNNN-NNNNNN-0",
+            ),
+            Self::BadUrn(fault) => write!(f, "the IMEI's URN in it is wrong: {fault}"),
+            Self::Ambiguous => f.write_str("it names more than one IMEI"),
+        }
+    }
+}
+
+/// Why a certificate cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It is not DER, or not a certificate.
+    NotX509,
+    /// It is X.509 v1, which carries no extensions: no key usage, no subjectAltName.
+    Version1,
+}
+
+impl Certificate {
+    /// Reads a certificate's DER.
+    ///
+    /// # Errors
+    /// [`Unreadable`]; a certificate without an IMEI is readable.
+    pub fn read(der: &[u8]) -> Result<Self, Unreadable> {
+        let (_, x509) = X509Certificate::from_der(der).map_err(|_| Unreadable::NotX509)?;
+        if x509.version() == X509Version::V1 {
+            return Err(Unreadable::Version1);
+        }
+        Ok(Self {
+            serial: format!("{:x}", x509.serial),
+            issuer: x509.issuer().to_string(),
+            subject: x509.subject().to_string(),
+            not_after_ms: x509.validity().not_after.timestamp().saturating_mul(1000),
+            not_before_ms: x509.validity().not_before.timestamp().saturating_mul(1000),
+            imei: imei(&x509),
+        })
+    }
+
+    /// The IMEI it names, if it names one.
+    #[must_use]
+    pub fn named_imei(&self) -> Option<Imei> {
+        self.imei.ok()
+    }
+}
+
+/// The subjectAltName's URN (RFC 7254) before the subject's CN of 15 digits.
+fn imei(x509: &X509Certificate<'_>) -> Result<Imei, NoImei> {
+    let mut found = Err(NoImei::Absent);
+    for urn in urns(x509) {
+        let imei = Imei::from_urn(urn).map_err(NoImei::BadUrn)?;
+        if found.is_ok_and(|first| first != imei) {
+            return Err(NoImei::Ambiguous);
+        }
+        found = Ok(imei);
+    }
+    found.or_else(|absent| common_name(x509).and_then(|name| name.parse().ok()).ok_or(absent))
+}
+
+fn urns<'x>(x509: &'x X509Certificate<'_>) -> impl Iterator<Item = &'x str> {
+    let names = x509.extensions().iter().filter_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+        _ => None,
+    });
+    names.flatten().filter_map(|name| match name {
+        GeneralName::URI(uri) if is_imei_urn(uri) => Some(*uri),
+        _ => None,
+    })
+}
+
+fn is_imei_urn(uri: &str) -> bool {
+    uri.get(.."urn:gsma:imei:".len()).is_some_and(|head| head.eq_ignore_ascii_case("urn:gsma:imei:"))
+}
+
+fn common_name<'x>(x509: &'x X509Certificate<'_>) -> Option<&'x str> {
+    x509.subject().iter_common_name().next()?.as_str().ok()
+}

@@ -1,0 +1,237 @@
+//! Reads what `[tls]` names and makes rustls's configuration of it. Every mistake is reported, not only the first.
+
+use std::fs;
+use std::io::BufReader;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use moorline_config::Mistakes;
+use moorline_protocol::ALPN;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, StoresServerSessions, WebPkiClientVerifier};
+use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+use rustls_pemfile::Item;
+
+use super::verifier::ClientVerifier;
+
+/// What `[tls]` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The file that these settings come from: mistakes are reported under its name.
+    pub file: PathBuf,
+    /// The server's chain, leaf first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Who signs devices' certificates.
+    pub client_ca: PathBuf,
+    /// The revocation lists.
+    pub crl: Option<PathBuf>,
+    /// Whether TLS 1.2 is admitted beside 1.3.
+    pub admit_tls12: bool,
+    /// How many sessions can be resumed: about 1.2 KB each while it is kept (one ticket, client certificate inside).
+    pub resumable: usize,
+}
+
+/// What one reading of the files gave.
+pub(super) struct Material {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Material {
+    /// Reads all files anew. `sessions` outlives this reading, so that devices resume after a reload.
+    pub(super) fn load(
+        settings: &TlsSettings,
+        sessions: &Arc<dyn StoresServerSessions>,
+    ) -> Result<Self, Mistakes> {
+        let mut notes = Notes { file: &settings.file, mistakes: None };
+        let chain = notes.take("tls.certificate", certificates(&settings.certificate));
+        let key = notes.take("tls.key", private_key(&settings.key));
+        let roots = notes.roots(&settings.client_ca);
+        let crls = settings
+            .crl
+            .as_ref()
+            .map_or_else(|| Some(Vec::new()), |path| notes.take("tls.crl", revocation_lists(path)));
+        let made = match (chain, key, roots, crls) {
+            (Some(chain), Some(key), Some(roots), Some(crls)) => {
+                let provider = Arc::new(ring::default_provider());
+                let verifier = notes.take("tls.crl", verifier(roots, crls, &provider));
+                verifier.and_then(|verifier| {
+                    let config = server_config(settings, chain, key, &verifier, sessions, provider);
+                    notes.take("tls.key", config).map(|config| Self { config: Arc::new(config), verifier })
+                })
+            }
+            _ => None,
+        };
+        notes.finish(made)
+    }
+}
+
+/// Mistakes as they are found.
+struct Notes<'f> {
+    file: &'f Path,
+    mistakes: Option<Mistakes>,
+}
+
+impl Notes<'_> {
+    fn add(&mut self, key: &str, text: impl Into<String>) {
+        match &mut self.mistakes {
+            Some(mistakes) => mistakes.add(self.file, key, text),
+            None => self.mistakes = Some(Mistakes::new(self.file, key, text)),
+        }
+    }
+
+    fn take<T>(&mut self, key: &str, result: Result<T, String>) -> Option<T> {
+        result.map_err(|text| self.add(key, text)).ok()
+    }
+
+    /// The CA bundle; each bad certificate among good ones is named.
+    fn roots(&mut self, path: &Path) -> Option<RootCertStore> {
+        let certificates = self.take("tls.client_ca", certificates(path))?;
+        let mut roots = RootCertStore::empty();
+        let mut all_good = true;
+        for (index, certificate) in certificates.into_iter().enumerate() {
+            if let Err(fault) = roots.add(certificate) {
+                let which = index + 1;
+                self.add(
+                    "tls.client_ca",
+                    format!(
+                        "{}: certificate {which} of the bundle is no CA certificate: {fault}",
+                        path.display()
+                    ),
+                );
+                all_good = false;
+            }
+        }
+        all_good.then_some(roots)
+    }
+
+    fn finish<T>(self, made: Option<T>) -> Result<T, Mistakes> {
+        match (self.mistakes, made) {
+            (None, Some(made)) => Ok(made),
+            (Some(mistakes), _) => Err(mistakes),
+            (None, None) => Err(Mistakes::new(self.file, "tls", "cannot be used")),
+        }
+    }
+}
+
+fn verifier(
+    roots: RootCertStore,
+    crls: Vec<CertificateRevocationListDer<'static>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    // A CA without a list is not thereby refused, and an expired list is better than none: it is used and warned about.
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .with_crls(crls)
+        .allow_unknown_revocation_status()
+        .only_check_end_entity_revocation()
+        .build()
+        .map_err(|fault| format!("cannot be used: {fault}"))?;
+    Ok(Arc::new(ClientVerifier(verifier)))
+}
+
+fn server_config(
+    settings: &TlsSettings,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    verifier: &Arc<dyn ClientCertVerifier>,
+    sessions: &Arc<dyn StoresServerSessions>,
+    provider: Arc<CryptoProvider>,
+) -> Result<ServerConfig, String> {
+    let versions: &[&rustls::SupportedProtocolVersion] = if settings.admit_tls12 {
+        &[&rustls::version::TLS13, &rustls::version::TLS12]
+    } else {
+        &[&rustls::version::TLS13]
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|fault| fault.to_string())?
+        .with_client_cert_verifier(Arc::clone(verifier))
+        .with_single_cert(chain, key)
+        .map_err(|fault| key_words(&fault, settings))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.session_storage = Arc::clone(sessions);
+    // One ticket is what one reconnect takes; it comes with its successor.
+    config.send_tls13_tickets = 1;
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+fn key_words(fault: &Error, settings: &TlsSettings) -> String {
+    match fault {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
+            "{} is not the key of the certificate in {}",
+            settings.key.display(),
+            settings.certificate.display()
+        ),
+        other => format!("certificate and key cannot be used: {other}"),
+    }
+}
+
+/// The session cache of a configured size.
+pub(super) fn session_cache(resumable: usize) -> Arc<dyn StoresServerSessions> {
+    if resumable == 0 {
+        return Arc::new(NoServerSessionStorage {});
+    }
+    rustls::server::ServerSessionMemoryCache::new(resumable)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Vec<_> = pem(path)?
+        .into_iter()
+        .filter_map(|item| match item {
+            Item::X509Certificate(der) => Some(der),
+            _ => None,
+        })
+        .collect();
+    if found.is_empty() { Err(format!("{} holds no certificate in PEM", path.display())) } else { Ok(found) }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let mode = fs::metadata(path).map_err(|fault| unreadable(path, &fault))?.mode();
+    if mode & 0o007 != 0 {
+        return Err(format!(
+            "{0} is open to every user (mode {1:04o}): chmod 600 {0}",
+            path.display(),
+            mode & 0o7777
+        ));
+    }
+    let key = pem(path)?.into_iter().find_map(|item| match item {
+        Item::Pkcs8Key(key) => Some(PrivateKeyDer::Pkcs8(key)),
+        Item::Sec1Key(key) => Some(PrivateKeyDer::Sec1(key)),
+        Item::Pkcs1Key(key) => Some(PrivateKeyDer::Pkcs1(key)),
+        _ => None,
+    });
+    key.ok_or_else(|| format!("{} holds no private key in PEM", path.display()))
+}
+
+fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let found: Vec<_> = pem(path)?
+        .into_iter()
+        .filter_map(|item| match item {
+            Item::Crl(der) => Some(der),
+            _ => None,
+        })
+        .collect();
+    if found.is_empty() {
+        Err(format!("{} holds no revocation list in PEM", path.display()))
+    } else {
+        Ok(found)
+    }
+}
+
+/// The server's one reading of PEM.
+fn pem(path: &Path) -> Result<Vec<Item>, String> {
+    let file = fs::File::open(path).map_err(|fault| unreadable(path, &fault))?;
+    rustls_pemfile::read_all(&mut BufReader::new(file))
+        .collect::<Result<_, _>>()
+        .map_err(|fault| format!("{} is not good PEM: {fault}", path.display()))
+}
+
+fn unreadable(path: &Path, fault: &std::io::Error) -> String {
+    format!("{} cannot be read: {fault}", path.display())
+}

@@ -1,0 +1,208 @@
+//! rustls's unbuffered server connection, driven over byte slices. The one file that knows that interface: rustls's next
+//! major version drops it (docs/decisions/0002).
+//!
+//! ```text
+//!   socket ── records ──► Tls::take ──► plaintext, handed to a closure
+//!   socket ◄─ records ─── out ◄── Tls::say ◄── plaintext
+//! ```
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+};
+use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
+
+/// One TLS connection, without a buffer of its own beyond what rustls keeps.
+pub struct Tls(UnbufferedServerConnection);
+
+/// Where a connection stands after [`Tls::take`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The peer has to go on with the handshake.
+    Handshaking,
+    /// The handshake is over: data may go both ways.
+    Open,
+    /// The peer closed it in good order: no more will come.
+    PeerClosed,
+}
+
+impl Tls {
+    /// A connection that waits for its ClientHello.
+    ///
+    /// # Errors
+    /// The configuration has no usable certificate.
+    pub fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
+        UnbufferedServerConnection::new(config).map(Self)
+    }
+
+    /// Takes whole records off the front of `incoming`, hands what they say to `hear`, and appends what has to be sent to
+    /// `out`. Returns how many bytes were taken; the rest is a record that is not finished.
+    ///
+    /// # Errors
+    /// The peer broke TLS or was refused: `out` then ends with the alert that tells it why.
+    pub fn take(
+        &mut self,
+        incoming: &mut [u8],
+        out: &mut Vec<u8>,
+        mut hear: impl FnMut(&[u8]),
+    ) -> Result<(usize, Progress), Error> {
+        let mut taken = 0;
+        loop {
+            let rest = incoming.get_mut(taken..).unwrap_or_default();
+            let UnbufferedStatus { mut discard, state } = self.0.process_tls_records(rest);
+            let progress = match state {
+                Err(fault) => {
+                    self.alert(out);
+                    return Err(fault);
+                }
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        discard += record.discard;
+                        hear(record.payload);
+                    }
+                    None
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    append(out, |out| data.encode(out).map_err(|fault| encode_room(&fault)))?;
+                    None
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    None
+                }
+                Ok(ConnectionState::BlockedHandshake) => Some(Progress::Handshaking),
+                Ok(ConnectionState::WriteTraffic(_)) => Some(Progress::Open),
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Some(Progress::PeerClosed),
+                // Early data is never offered: max_early_data_size is 0.
+                Ok(_) => return Err(Error::General("an unexpected state of the connection".into())),
+            };
+            taken += discard;
+            if let Some(progress) = progress {
+                return Ok((taken, progress));
+            }
+        }
+    }
+
+    /// Encrypts `plaintext` as one record to the end of `out`.
+    ///
+    /// # Errors
+    /// The keys are used up, or the connection is not open.
+    pub fn say(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        loop {
+            match self.0.process_tls_records(&mut []).state? {
+                ConnectionState::WriteTraffic(mut traffic) => {
+                    return append(out, |out| {
+                        traffic.encrypt(plaintext, out).map_err(|fault| encrypt_room(&fault))
+                    });
+                }
+                ConnectionState::EncodeTlsData(mut data) => {
+                    append(out, |out| data.encode(out).map_err(|fault| encode_room(&fault)))?;
+                }
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                _ => return Err(Error::HandshakeNotComplete),
+            }
+        }
+    }
+
+    /// Appends close_notify to `out`, if the connection is open.
+    pub fn close(&mut self, out: &mut Vec<u8>) {
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.0.process_tls_records(&mut []).state {
+            // Closing is a courtesy: the socket is closed in any case.
+            let _ = append(out, |out| traffic.queue_close_notify(out).map_err(|fault| encrypt_room(&fault)));
+        }
+    }
+
+    /// The peer's chain, leaf first; also after a resumed handshake.
+    #[must_use]
+    pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.0.peer_certificates()
+    }
+
+    /// Whether the handshake was resumed; rustls then asked no verifier.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.0.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// The ALPN name agreed on.
+    #[must_use]
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.0.alpn_protocol()
+    }
+
+    /// `1.3` or `1.2`.
+    #[must_use]
+    pub fn version(&self) -> &'static str {
+        match self.0.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "1.3",
+        }
+    }
+
+    /// Appends the alert that rustls has ready after a fault.
+    fn alert(&mut self, out: &mut Vec<u8>) {
+        while let Ok(state) = self.0.process_tls_records(&mut []).state {
+            match state {
+                ConnectionState::EncodeTlsData(mut data) => {
+                    if append(out, |out| data.encode(out).map_err(|fault| encode_room(&fault))).is_err() {
+                        return;
+                    }
+                }
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                _ => return,
+            }
+        }
+    }
+}
+
+/// What a write into a slice came to, where it was not done.
+enum NotDone {
+    Room(usize),
+    Fault(Error),
+}
+
+/// Lets `write` write to the end of `out`, with as much room as it asks for.
+fn append(
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, NotDone>,
+) -> Result<(), Error> {
+    let start = out.len();
+    let mut room = 0;
+    loop {
+        out.resize(start + room, 0);
+        match write(out.get_mut(start..).unwrap_or_default()) {
+            Ok(written) => {
+                out.truncate(start + written);
+                return Ok(());
+            }
+            Err(NotDone::Room(required)) if required > room => room = required,
+            Err(NotDone::Room(_)) => return Err(Error::General("no room is ever enough".into())),
+            Err(NotDone::Fault(fault)) => {
+                out.truncate(start);
+                return Err(fault);
+            }
+        }
+    }
+}
+
+fn encode_room(fault: &EncodeError) -> NotDone {
+    match fault {
+        EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => {
+            NotDone::Room(required_size)
+        }
+        EncodeError::AlreadyEncoded => NotDone::Fault(Error::General("encoded twice".into())),
+    }
+}
+
+fn encrypt_room(fault: &EncryptError) -> NotDone {
+    match fault {
+        EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => {
+            NotDone::Room(required_size)
+        }
+        EncryptError::EncryptExhausted => NotDone::Fault(Error::EncryptError),
+    }
+}
