@@ -192,7 +192,7 @@ fn append(
 fn encode_room(fault: &EncodeError) -> NotDone {
     match fault {
         EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => {
-            NotDone::Room(required_size)
+            NotDone::Room(*required_size)
         }
         EncodeError::AlreadyEncoded => NotDone::Fault(Error::General("encoded twice".into())),
     }
@@ -201,7 +201,7 @@ fn encode_room(fault: &EncodeError) -> NotDone {
 fn encrypt_room(fault: &EncryptError) -> NotDone {
     match fault {
         EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => {
-            NotDone::Room(required_size)
+            NotDone::Room(*required_size)
         }
         EncryptError::EncryptExhausted => NotDone::Fault(Error::EncryptError),
     }
