@@ -1,7 +1,9 @@
 //! What the tests and the demo are made of: see ARCHITECTURE.md.
 
 pub mod failure;
+pub mod http;
 pub mod pair;
 pub mod process;
 pub mod programs;
 pub mod relay;
+pub mod settings;

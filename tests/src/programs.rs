@@ -2,7 +2,7 @@
 //! them.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -61,6 +61,9 @@ fn build(name: &str, features: &[&str]) -> Result<PathBuf, Failure> {
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
+    for (variable, _) in env::vars_os().filter(|(variable, _)| is_of_this_crate(variable)) {
+        command.env_remove(variable);
+    }
     let output = command.output()?;
     if !output.status.success() {
         return Err(Failure::new(format!("cargo cannot build {name}: {}", output.status)));
@@ -71,6 +74,14 @@ fn build(name: &str, features: &[&str]) -> Result<PathBuf, Failure> {
         .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .ok_or_else(|| Failure::new(format!("cargo built {name} and does not say where")))
+}
+
+/// Whether cargo or nextest set the variable to tell this program about its own crate. Build scripts that watch such a
+/// variable would run again, and ring be compiled again, each time a test's cargo follows a shell's.
+fn is_of_this_crate(variable: &OsStr) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_", "NEXTEST"]
+        .iter()
+        .any(|prefix| variable.as_encoded_bytes().starts_with(prefix.as_bytes()))
 }
 
 /// The crate that a program belongs to.

@@ -1,0 +1,116 @@
+//! The operators' HTTP as a person with curl sees it.
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::process::PATIENCE;
+
+/// How often [`Operators::wait_until`] asks.
+const PACE: Duration = Duration::from_millis(50);
+
+/// A server's operators' address.
+#[derive(Clone, Copy, Debug)]
+pub struct Operators(pub SocketAddr);
+
+impl Operators {
+    /// The address of a page.
+    #[must_use]
+    pub fn url(self, path: &str) -> String {
+        format!("http://{}{path}", self.0)
+    }
+
+    /// A page's text.
+    ///
+    /// # Errors
+    /// No answer, or a status that is no success.
+    #[track_caller]
+    pub fn text(self, path: &str) -> Result<String, Failure> {
+        let mut answer = match ureq::get(self.url(path)).call() {
+            Ok(answer) => answer,
+            Err(error) => return Err(Failure::new(format!("GET {path}: {error}"))),
+        };
+        Ok(answer.body_mut().read_to_string()?)
+    }
+
+    /// A page's JSON.
+    ///
+    /// # Errors
+    /// No answer, a status that is no success, or no JSON.
+    #[track_caller]
+    pub fn json(self, path: &str) -> Result<Value, Failure> {
+        Ok(serde_json::from_str(&self.text(path)?)?)
+    }
+
+    /// Asks for `path` until `pick` makes something of it; `what` names that.
+    ///
+    /// # Errors
+    /// It did not within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait_until<T>(
+        self,
+        path: &str,
+        what: &str,
+        mut pick: impl FnMut(&Value) -> Option<T>,
+    ) -> Result<T, Failure> {
+        // HTTP brings no event to wait for, so the channel that nobody sends on keeps the pace.
+        let (_silent, pace) = mpsc::channel::<()>();
+        let mut last = String::from("no answer");
+        for _ in 0..PATIENCE.as_millis() / PACE.as_millis() {
+            match self.json(path) {
+                Ok(value) => match pick(&value) {
+                    Some(found) => return Ok(found),
+                    None => last = format!("{value:#}"),
+                },
+                Err(failure) => last = failure.to_string(),
+            }
+            let _ = pace.recv_timeout(PACE);
+        }
+        Err(Failure::new(format!("{path} does not show {what}; last seen: {last}")))
+    }
+
+    /// What the list of devices says of one; `null` when it is not in it.
+    ///
+    /// # Errors
+    /// No answer that makes sense.
+    #[track_caller]
+    pub fn device(self, imei: &str) -> Result<Value, Failure> {
+        let list = self.json("/api/devices")?;
+        Ok(find_device(&list, imei).cloned().unwrap_or(Value::Null))
+    }
+
+    /// Waits until the list of devices shows one as online or offline, and returns what it says of it.
+    ///
+    /// # Errors
+    /// It does not within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait_online(self, imei: &str, online: bool) -> Result<Value, Failure> {
+        let what = format!("{imei} with online = {online}");
+        self.wait_until("/api/devices", &what, |list| {
+            find_device(list, imei).filter(|device| device["online"] == online).cloned()
+        })
+    }
+
+    /// Waits until the events of one device, the oldest first, end in `kinds`.
+    ///
+    /// # Errors
+    /// They do not within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait_events(self, imei: &str, kinds: &[&str]) -> Result<Vec<Value>, Failure> {
+        self.wait_until("/api/events", &format!("events {kinds:?} of {imei}"), |answer| {
+            let mut events: Vec<_> =
+                answer["events"].as_array()?.iter().filter(|event| event["imei"] == imei).cloned().collect();
+            events.sort_by_key(|event| event["id"].as_i64());
+            let seen = events.iter().rev().map(|event| event["kind"].as_str());
+            let wanted = kinds.iter().rev().map(|kind| Some(*kind));
+            (events.len() >= kinds.len() && seen.take(kinds.len()).eq(wanted)).then_some(events)
+        })
+    }
+}
+
+fn find_device<'l>(list: &'l Value, imei: &str) -> Option<&'l Value> {
+    list["devices"].as_array()?.iter().find(|device| device["imei"] == imei)
+}
