@@ -3,6 +3,8 @@
 pub mod admission;
 pub mod client_hello;
 pub mod clock;
+pub mod config;
 pub mod identity;
+pub mod log;
 pub mod session;
 pub mod tls;

@@ -28,6 +28,14 @@ pub struct TlsSource {
     sessions: Arc<dyn StoresServerSessions>,
 }
 
+/// Reads everything that `settings` name, to tell what is wrong.
+///
+/// # Errors
+/// All mistakes that were found.
+pub fn check(settings: &TlsSettings) -> Result<(), Mistakes> {
+    Material::load(settings, &material::session_cache(0)).map(drop)
+}
+
 /// What a finished handshake says about the device.
 #[derive(Clone, Debug)]
 pub struct Device {

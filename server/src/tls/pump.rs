@@ -55,7 +55,8 @@ impl Tls {
             let UnbufferedStatus { mut discard, state } = self.0.process_tls_records(rest);
             let progress = match state {
                 Err(fault) => {
-                    self.alert(out);
+                    taken += discard;
+                    self.alert(incoming.get_mut(taken..).unwrap_or_default(), out);
                     return Err(fault);
                 }
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -87,13 +88,14 @@ impl Tls {
         }
     }
 
-    /// Encrypts `plaintext` as one record to the end of `out`.
+    /// Encrypts `plaintext` as one record to the end of `out`. `rest` is what [`Self::take`] left: rustls knows where in
+    /// it the beginning of an unfinished handshake message stands, and panics over a buffer that does not hold it.
     ///
     /// # Errors
     /// The keys are used up, or the connection is not open.
-    pub fn say(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    pub fn say(&mut self, plaintext: &[u8], rest: &mut [u8], out: &mut Vec<u8>) -> Result<(), Error> {
         loop {
-            match self.0.process_tls_records(&mut []).state? {
+            match self.0.process_tls_records(rest).state? {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     return append(out, |out| {
                         traffic.encrypt(plaintext, out).map_err(|fault| encrypt_room(&fault))
@@ -108,9 +110,9 @@ impl Tls {
         }
     }
 
-    /// Appends close_notify to `out`, if the connection is open.
-    pub fn close(&mut self, out: &mut Vec<u8>) {
-        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.0.process_tls_records(&mut []).state {
+    /// Appends close_notify to `out`, if the connection is open. `rest` as for [`Self::say`].
+    pub fn close(&mut self, rest: &mut [u8], out: &mut Vec<u8>) {
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.0.process_tls_records(rest).state {
             // Closing is a courtesy: the socket is closed in any case.
             let _ = append(out, |out| traffic.queue_close_notify(out).map_err(|fault| encrypt_room(&fault)));
         }
@@ -143,9 +145,10 @@ impl Tls {
         }
     }
 
-    /// Appends the alert that rustls has ready after a fault.
-    fn alert(&mut self, out: &mut Vec<u8>) {
-        while let Ok(state) = self.0.process_tls_records(&mut []).state {
+    /// Appends the alert that rustls has ready after a fault. `rest` as for [`Self::say`]: it may still hold whole messages
+    /// behind the one that was at fault, which rustls looks at and does not act on.
+    fn alert(&mut self, rest: &mut [u8], out: &mut Vec<u8>) {
+        while let Ok(state) = self.0.process_tls_records(rest).state {
             match state {
                 ConnectionState::EncodeTlsData(mut data) => {
                     if append(out, |out| data.encode(out).map_err(|fault| encode_room(&fault))).is_err() {

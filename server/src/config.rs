@@ -1,0 +1,267 @@
+//! server.toml: what stands there, complete and checked. Every mistake is reported at once, those in the files that it
+//! names too.
+
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use moorline_config::{Document, HumanDuration, Mistakes, Section};
+
+use crate::session::{Binding, Policy};
+use crate::tls::{self, TlsSettings};
+
+/// Where the configuration is when the command line names none.
+pub const DEFAULT_FILE: &str = "/etc/moorline/server.toml";
+
+/// The first message of a session has to come this soon after the handshake.
+const FIRST_MESSAGE: Duration = Duration::from_secs(30);
+/// About 20 MB when it is full. A fleet that is larger than this sets `tls.sessions` to its size.
+const RESUMABLE: usize = 16_384;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// All that the server is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that was read.
+    pub file: PathBuf,
+    /// Where devices connect, unless systemd hands the socket over.
+    pub devices: SocketAddr,
+    /// Where operators connect.
+    pub operators: SocketAddr,
+    /// Certificates and what TLS admits.
+    pub tls: TlsSettings,
+    /// How many handshakes may be in their cryptography at once.
+    pub handshakes: usize,
+    /// Who is taken in.
+    pub register: Register,
+    /// How sessions are.
+    pub policy: Policy,
+    /// The fleet's database.
+    pub store: PathBuf,
+}
+
+/// Which devices are taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Register {
+    /// Any whose certificate the CA signed.
+    Open,
+    /// Only devices that were added beforehand.
+    Known,
+}
+
+impl Config {
+    /// Reads `file` and looks into the files that it names. `credentials` is systemd's credentials folder, where there is
+    /// one.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn read(file: &Path, credentials: Option<&Path>) -> Result<Self, Mistakes> {
+        let document = Document::read(file)?;
+        let (config, tls_is_right) = read_document(&document, file, credentials);
+        let found = document.finish().err();
+        // What a mistaken key should have named cannot be looked into.
+        let material = if tls_is_right { tls::check(&config.tls).err() } else { None };
+        match (found, material) {
+            (None, None) => Ok(config),
+            (Some(mistakes), None) | (None, Some(mistakes)) => Err(mistakes),
+            (Some(mut mistakes), Some(more)) => {
+                mistakes.extend(more);
+                Err(mistakes)
+            }
+        }
+    }
+
+    /// Names what a running server cannot take from `newer` without a restart.
+    #[must_use]
+    pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
+        let changed = [
+            ("listen.devices", self.devices != newer.devices),
+            ("listen.operators", self.operators != newer.operators),
+            ("tls.sessions", self.tls.resumable != newer.tls.resumable),
+            ("tls.handshakes", self.handshakes != newer.handshakes),
+            ("identity.register", self.register != newer.register),
+            ("store.path", self.store != newer.store),
+        ];
+        changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+    }
+}
+
+/// Asks for every key there is. A mistake gets the default in its place and is noted in the document; the flag says
+/// whether `[tls]` is as its author meant it.
+fn read_document(document: &Document, file: &Path, credentials: Option<&Path>) -> (Config, bool) {
+    let root = document.root();
+    let (listen, store) = (root.section("listen"), root.section("store"));
+    let tls = root.section("tls");
+    let (settings, tls_is_right) = read_tls(&tls, file, credentials);
+    let register =
+        root.section("identity").choice("register", &[("open", Register::Open), ("known", Register::Known)]);
+    let config = Config {
+        file: file.to_owned(),
+        devices: address(&listen, "devices").unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 9089).into()),
+        operators: address(&listen, "operators").unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 9090).into()),
+        tls: settings,
+        handshakes: count(&tls, "handshakes", 1..=1024).unwrap_or_else(cores),
+        register: register.unwrap_or(Register::Open),
+        policy: read_policy(&root.section("identity"), &root.section("session")),
+        store: path(&store, "path").unwrap_or_else(|| "/var/lib/moorline-server/fleet.db".into()),
+    };
+    (config, tls_is_right)
+}
+
+fn read_tls(tls: &Section<'_>, file: &Path, credentials: Option<&Path>) -> (TlsSettings, bool) {
+    let named = ["certificate", "key", "client_ca", "crl"].map(|key| (tls.contains(key), path(tls, key)));
+    let right = named.iter().all(|(there, path)| *there == path.is_some());
+    let [certificate, key, client_ca, crl] = named.map(|(_, path)| path);
+    let credential = credentials.map(|folder| folder.join("server.key")).filter(|key| key.exists());
+    let min_version = tls.choice("min_version", &[("1.3", false), ("1.2", true)]);
+    let settings = TlsSettings {
+        file: file.to_owned(),
+        certificate: certificate.unwrap_or_else(|| "/etc/moorline/server.pem".into()),
+        key: key.or(credential).unwrap_or_else(|| "/etc/moorline/server.key".into()),
+        client_ca: client_ca.unwrap_or_else(|| "/etc/moorline/ca.pem".into()),
+        crl,
+        admit_tls12: min_version.unwrap_or(false),
+        resumable: count(tls, "sessions", 0..=10_000_000).unwrap_or(RESUMABLE),
+    };
+    (settings, right)
+}
+
+fn read_policy(identity: &Section<'_>, session: &Section<'_>) -> Policy {
+    let words = [("required", Binding::Required), ("if-present", Binding::IfPresent), ("off", Binding::Off)];
+    let second = Duration::from_secs(1);
+    let duration = |key, seconds| session.duration(key, second..=DAY).unwrap_or(second * seconds);
+    let policy = Policy {
+        binding: identity.choice("binding", &words).unwrap_or(Binding::Required),
+        heartbeat_min: duration("heartbeat_min", 10),
+        heartbeat_max: duration("heartbeat_max", 30 * 60),
+        classic_idle: duration("classic_idle", 90),
+        first_message: FIRST_MESSAGE,
+        spread: duration("spread", 30),
+        time_zone: TimeZone::system(),
+    };
+    if policy.heartbeat_min > policy.heartbeat_max {
+        let key = if session.contains("heartbeat_min") { "heartbeat_min" } else { "heartbeat_max" };
+        session.mistake(
+            key,
+            format!(
+                "heartbeat_min is {}, which is more than heartbeat_max, {}",
+                HumanDuration(policy.heartbeat_min),
+                HumanDuration(policy.heartbeat_max)
+            ),
+        );
+    }
+    policy
+}
+
+fn address(section: &Section<'_>, key: &str) -> Option<SocketAddr> {
+    section.parsed(key, "an IP address with a port, as in \"[::]:9089\" or \"127.0.0.1:9090\"")
+}
+
+fn path(section: &Section<'_>, key: &str) -> Option<PathBuf> {
+    section.string(key).map(PathBuf::from)
+}
+
+fn count(section: &Section<'_>, key: &str, range: std::ops::RangeInclusive<i64>) -> Option<usize> {
+    section.integer(key, range).and_then(|number| usize::try_from(number).ok())
+}
+
+fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
+/// What `check` says about a configuration that is right.
+#[must_use]
+pub fn describe(config: &Config) -> String {
+    let tls = &config.tls;
+    let crl = tls.crl.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+    format!(
+        "{file} is right.\n\
+         devices connect to {devices} over TLS {versions}, operators to http://{operators}\n\
+         certificate {certificate}, key {key}\n\
+         devices' certificates come from {ca}, revocation list: {crl}\n\
+         devices are known in {store}{state}",
+        file = config.file.display(),
+        devices = config.devices,
+        versions = if tls.admit_tls12 { "1.3 and 1.2" } else { "1.3" },
+        operators = config.operators,
+        certificate = tls.certificate.display(),
+        key = tls.key.display(),
+        ca = tls.client_ca.display(),
+        store = config.store.display(),
+        state = if fs::exists(&config.store).unwrap_or(false) { "" } else { ", which is made at the start" },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Config, Vec<String>) {
+        let file = Path::new("server.toml");
+        let document = Document::parse(file, text).unwrap();
+        let (config, _) = read_document(&document, file, None);
+        let mistakes = document.finish().err().into_iter().flatten();
+        (config, mistakes.map(|mistake| mistake.to_string()).collect())
+    }
+
+    #[test]
+    fn empty_file_is_a_configuration() {
+        let (config, mistakes) = read("");
+        assert_eq!(mistakes, Vec::<String>::new());
+        assert_eq!(config.devices.to_string(), "[::]:9089");
+        assert_eq!(config.operators.to_string(), "127.0.0.1:9090");
+        assert_eq!(config.policy.binding, Binding::Required);
+        assert_eq!(config.tls.key, Path::new("/etc/moorline/server.key"));
+        assert!(!config.tls.admit_tls12);
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let (_, mistakes) = read(
+            "[listen]\ndevices = \"9089\"\noperators = \"127.0.0.1:99999\"\n[tls]\nsessions = -1\nmin_version = \"1.1\"\n\
+             [identity]\nbinding = \"maybe\"\n[session]\nclassic_idle = 90\nheartbeat_mim = \"5s\"\n[sotre]\npath = \"x\"\n",
+        );
+        let wanted = [
+            "2: listen.devices: ",
+            "3: listen.operators: ",
+            "5: tls.sessions: ",
+            "6: tls.min_version: ",
+            "8: identity.binding: ",
+            "10: session.classic_idle: ",
+            "11: session.heartbeat_mim: ",
+            "12: sotre: ",
+        ];
+        assert_eq!(mistakes.len(), wanted.len(), "{mistakes:#?}");
+        for (mistake, wanted) in mistakes.iter().zip(wanted) {
+            assert!(mistake.starts_with(&format!("server.toml:{wanted}")), "{mistake}");
+        }
+    }
+
+    #[test]
+    fn heartbeat_bounds_may_not_cross() {
+        let (_, mistakes) = read("[session]\nheartbeat_min = \"2h\"\n");
+        assert_eq!(
+            mistakes,
+            [
+                "server.toml:2: session.heartbeat_min: heartbeat_min is 2h, which is more than heartbeat_max, 30m"
+            ]
+        );
+    }
+
+    #[test]
+    fn mistaken_path_is_not_looked_into() {
+        let document = Document::parse(Path::new("server.toml"), "[tls]\nkey = 7\n").unwrap();
+        assert!(!read_document(&document, Path::new("server.toml"), None).1);
+        assert_eq!(document.finish().unwrap_err().into_iter().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_change_in_a_running_server_is_named() {
+        let (old, _) = read("");
+        let (new, _) = read("[listen]\noperators = \"127.0.0.1:1\"\n[session]\nclassic_idle = \"1m\"\n");
+        assert_eq!(old.needs_restart(&new), ["listen.operators"]);
+    }
+}
