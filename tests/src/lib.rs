@@ -1,5 +1,6 @@
 //! What the tests and the demo are made of: see ARCHITECTURE.md.
 
+pub mod certs;
 pub mod failure;
 pub mod http;
 pub mod pair;
