@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use moorline_config::{Document, HumanDuration, Mistakes, Section};
 
+use crate::clock;
 use crate::session::{Binding, Policy};
 use crate::tls::{self, TlsSettings};
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub policy: Policy,
     /// The fleet's database.
     pub store: PathBuf,
+    /// What is right, and yet worth a warning.
+    pub warnings: Vec<String>,
 }
 
 /// Which devices are taken in.
@@ -60,14 +63,17 @@ impl Config {
     /// Everything that is wrong.
     pub fn read(file: &Path, credentials: Option<&Path>) -> Result<Self, Mistakes> {
         let document = Document::read(file)?;
-        let (config, tls_is_right) = read_document(&document, file, credentials);
-        let found = document.finish().err();
+        let (mut config, tls_is_right) = read_document(&document, file, credentials);
+        let found = document.finish();
         // What a mistaken key should have named cannot be looked into.
-        let material = if tls_is_right { tls::check(&config.tls).err() } else { None };
+        let material = if tls_is_right { tls::check(&config.tls, clock::now()) } else { Ok(Vec::new()) };
         match (found, material) {
-            (None, None) => Ok(config),
-            (Some(mistakes), None) | (None, Some(mistakes)) => Err(mistakes),
-            (Some(mut mistakes), Some(more)) => {
+            (Ok(()), Ok(warnings)) => {
+                config.warnings.extend(warnings);
+                Ok(config)
+            }
+            (Err(mistakes), Ok(_)) | (Ok(()), Err(mistakes)) => Err(mistakes),
+            (Err(mut mistakes), Err(more)) => {
                 mistakes.extend(more);
                 Err(mistakes)
             }
@@ -98,15 +104,17 @@ fn read_document(document: &Document, file: &Path, credentials: Option<&Path>) -
     let (settings, tls_is_right) = read_tls(&tls, file, credentials);
     let register =
         root.section("identity").choice("register", &[("open", Register::Open), ("known", Register::Known)]);
+    let operators = address(&listen, "operators").unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 9090).into());
     let config = Config {
         file: file.to_owned(),
         devices: address(&listen, "devices").unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 9089).into()),
-        operators: address(&listen, "operators").unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 9090).into()),
+        operators,
         tls: settings,
         handshakes: count(&tls, "handshakes", 1..=1024).unwrap_or_else(cores),
         register: register.unwrap_or(Register::Open),
         policy: read_policy(&root.section("identity"), &root.section("session")),
         store: path(&store, "path").unwrap_or_else(|| "/var/lib/moorline-server/fleet.db".into()),
+        warnings: exposed(operators).into_iter().collect(),
     };
     (config, tls_is_right)
 }
@@ -154,6 +162,12 @@ fn read_policy(identity: &Section<'_>, session: &Section<'_>) -> Policy {
         );
     }
     policy
+}
+
+/// The operators' side asks nobody who they are.
+fn exposed(operators: SocketAddr) -> Option<String> {
+    let text = format!("listen.operators is {operators}, and whoever reaches it reads and steers the fleet");
+    (!operators.ip().to_canonical().is_loopback()).then_some(text)
 }
 
 fn address(section: &Section<'_>, key: &str) -> Option<SocketAddr> {

@@ -6,18 +6,20 @@ mod refusal;
 mod verifier;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use moorline_config::Mistakes;
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::StoresServerSessions;
-use rustls::{Error, ServerConfig};
+use rustls::{CertificateError, Error};
 
 use crate::clock::Now;
-use crate::identity::{Certificate, Unreadable};
+use crate::identity::Certificate;
 use crate::session::Dialect;
 use material::Material;
 pub use material::TlsSettings;
+use pump::Trusted;
 pub use pump::{Progress, Tls};
 pub use refusal::Refusal;
 
@@ -28,12 +30,12 @@ pub struct TlsSource {
     sessions: Arc<dyn StoresServerSessions>,
 }
 
-/// Reads everything that `settings` name, to tell what is wrong.
+/// Reads everything that `settings` name, and tells what is right and yet worth a warning.
 ///
 /// # Errors
 /// All mistakes that were found.
-pub fn check(settings: &TlsSettings) -> Result<(), Mistakes> {
-    Material::load(settings, &material::session_cache(0)).map(drop)
+pub fn check(settings: &TlsSettings, now: Now) -> Result<Vec<String>, Mistakes> {
+    Material::load(settings, &material::session_cache(0), 0).map(|material| material.warnings(now))
 }
 
 /// What a finished handshake says about the device.
@@ -56,7 +58,7 @@ impl TlsSource {
     /// All mistakes that were found.
     pub fn new(settings: &TlsSettings) -> Result<Self, Mistakes> {
         let sessions = material::session_cache(settings.resumable);
-        let material = ArcSwap::from_pointee(Material::load(settings, &sessions)?);
+        let material = ArcSwap::from_pointee(Material::load(settings, &sessions, 0)?);
         Ok(Self { material, sessions })
     }
 
@@ -65,14 +67,18 @@ impl TlsSource {
     /// # Errors
     /// All mistakes that were found; what was in force stays.
     pub fn reload(&self, settings: &TlsSettings) -> Result<(), Mistakes> {
-        self.material.store(Arc::new(Material::load(settings, &self.sessions)?));
+        let reading = self.material.load().reading + 1;
+        self.material.store(Arc::new(Material::load(settings, &self.sessions, reading)?));
         Ok(())
     }
 
-    /// For a new connection.
-    #[must_use]
-    pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.material.load().config)
+    /// A new connection, which waits for its ClientHello.
+    ///
+    /// # Errors
+    /// rustls finds its configuration unusable, which loading it rules out.
+    pub fn accept(&self) -> Result<Tls, Error> {
+        let material = self.material.load();
+        Tls::new(Arc::clone(&material.config), material.reading)
     }
 
     /// Judges a device whose handshake is over. A resumed handshake asked no verifier, so the chain it began with is
@@ -80,23 +86,18 @@ impl TlsSource {
     ///
     /// # Errors
     /// Why the device is refused.
-    pub fn judge(&self, tls: &Tls, now: Now) -> Result<Device, Refusal> {
+    pub fn judge(&self, tls: &mut Tls, now: Now) -> Result<Device, Refusal> {
         let chain = tls.peer_certificates().unwrap_or_default();
-        let Some((leaf, intermediates)) = chain.split_first() else {
+        let Some(leaf) = chain.first() else {
             return Err(Refusal::new("no_certificate", "the device sent no certificate"));
         };
-        let certificate = Certificate::read(leaf);
-        if tls.is_resumed() {
-            let at = UnixTime::since_unix_epoch(std::time::Duration::from_millis(
-                now.utc_ms.max(0).cast_unsigned(),
-            ));
-            let verified = self.material.load().verifier.verify_client_cert(leaf, intermediates, at);
-            if let Err(error) = verified {
-                return Err(refused(&error, certificate));
-            }
+        let certificate = Certificate::read(leaf)
+            .map_err(|fault| Refusal::of_certificate(&CertificateError::BadEncoding, Err(fault)))?;
+        let material = self.material.load();
+        if tls.is_resumed() || tls.trusted.reading != material.reading {
+            verify(&material, chain, now)?;
         }
-        let certificate = certificate
-            .map_err(|fault| Refusal::of_certificate(&rustls::CertificateError::BadEncoding, Err(fault)))?;
+        tls.trusted = Trusted { reading: material.reading, until_ms: certificate.not_after_ms };
         Ok(Device {
             dialect: if tls.alpn().is_some() { Dialect::Native } else { Dialect::Classic },
             certificate,
@@ -104,19 +105,38 @@ impl TlsSource {
             resumed: tls.is_resumed(),
         })
     }
+
+    /// Whether a device whose session stands may keep it. To be asked with each message: it costs nothing until the files
+    /// were read anew or the certificate's time is up, and then one verification. So a reload does not verify a whole fleet
+    /// at once, and nobody whose certificate was revoked is heard again.
+    ///
+    /// # Errors
+    /// Why the device has to go.
+    pub fn judge_again(&self, tls: &mut Tls, now: Now) -> Result<(), Refusal> {
+        let material = self.material.load();
+        if tls.trusted.reading == material.reading && now.utc_ms <= tls.trusted.until_ms {
+            return Ok(());
+        }
+        verify(&material, tls.peer_certificates().unwrap_or_default(), now)?;
+        tls.trusted.reading = material.reading;
+        Ok(())
+    }
+}
+
+/// Holds a chain against what is in force.
+fn verify(material: &Material, chain: &[CertificateDer<'_>], now: Now) -> Result<(), Refusal> {
+    let Some((leaf, intermediates)) = chain.split_first() else {
+        return Err(Refusal::new("no_certificate", "the device sent no certificate"));
+    };
+    let at = UnixTime::since_unix_epoch(Duration::from_millis(now.utc_ms.max(0).cast_unsigned()));
+    match material.verifier.verify_client_cert(leaf, intermediates, at) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Refusal::of_step(&error)),
+    }
 }
 
 /// Explains the error of a handshake step that just ended on this thread.
 #[must_use]
 pub fn explain(error: &Error) -> Refusal {
     Refusal::of_step(error)
-}
-
-fn refused(error: &Error, certificate: Result<Certificate, Unreadable>) -> Refusal {
-    // What the verifier noted for this thread is the same certificate.
-    verifier::take_refused();
-    match error {
-        Error::InvalidCertificate(fault) => Refusal::of_certificate(fault, certificate),
-        other => Refusal::new("bad_certificate", other.to_string()),
-    }
 }

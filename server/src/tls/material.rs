@@ -14,8 +14,12 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, StoresServerSessions, WebPkiClientVerifier};
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 use rustls_pemfile::Item;
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
+use super::refusal::day;
 use super::verifier::ClientVerifier;
+use crate::clock::Now;
+use crate::identity::Certificate;
 
 /// What `[tls]` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +44,17 @@ pub struct TlsSettings {
 pub(super) struct Material {
     pub(super) config: Arc<ServerConfig>,
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    /// Counts readings, so that a session knows whether its device was held against this one.
+    pub(super) reading: u64,
+    validity: Vec<Validity>,
+}
+
+/// How long something is good for that is used all the same when it is not.
+struct Validity {
+    what: String,
+    from_ms: i64,
+    until_ms: i64,
+    then: &'static str,
 }
 
 impl Material {
@@ -47,6 +62,7 @@ impl Material {
     pub(super) fn load(
         settings: &TlsSettings,
         sessions: &Arc<dyn StoresServerSessions>,
+        reading: u64,
     ) -> Result<Self, Mistakes> {
         let mut notes = Notes { file: &settings.file, mistakes: None };
         let chain = notes.take("tls.certificate", certificates(&settings.certificate));
@@ -59,16 +75,56 @@ impl Material {
         let made = match (chain, key, roots, crls) {
             (Some(chain), Some(key), Some(roots), Some(crls)) => {
                 let provider = Arc::new(ring::default_provider());
-                let verifier = notes.take("tls.crl", verifier(roots, crls, &provider));
+                let validity = validity(settings, &chain, &crls);
+                let verifier = notes.take("tls.crl", verifier(settings, roots, crls, &provider));
                 verifier.and_then(|verifier| {
                     let config = server_config(settings, chain, key, &verifier, sessions, provider);
-                    notes.take("tls.key", config).map(|config| Self { config: Arc::new(config), verifier })
+                    let config = notes.take("tls.key", config).map(Arc::new);
+                    config.map(|config| Self { config, verifier, reading, validity })
                 })
             }
             _ => None,
         };
         notes.finish(made)
     }
+
+    /// What is used all the same, and should not be.
+    pub(super) fn warnings(&self, now: Now) -> Vec<String> {
+        let wrong = self.validity.iter().filter_map(|validity| {
+            let fault = match now.utc_ms {
+                late if late > validity.until_ms => format!("expired on {}", day(validity.until_ms)),
+                early if early < validity.from_ms => {
+                    format!("is not valid before {}", day(validity.from_ms))
+                }
+                _ => return None,
+            };
+            Some(format!("{} {fault}: {}", validity.what, validity.then))
+        });
+        wrong.collect()
+    }
+}
+
+fn validity(
+    settings: &TlsSettings,
+    chain: &[CertificateDer<'_>],
+    crls: &[CertificateRevocationListDer<'_>],
+) -> Vec<Validity> {
+    let own = chain.iter().take(1).filter_map(|leaf| Certificate::read(leaf).ok()).map(|leaf| Validity {
+        what: format!("the server's certificate in {}", settings.certificate.display()),
+        from_ms: leaf.not_before_ms,
+        until_ms: leaf.not_after_ms,
+        then: "devices whose clock is right refuse it",
+    });
+    let lists = crls.iter().filter_map(|der| {
+        let (_, list) = CertificateRevocationList::from_der(der).ok()?;
+        Some(Validity {
+            what: format!("the revocation list of {:?}", list.issuer().to_string()),
+            from_ms: list.last_update().timestamp().saturating_mul(1000),
+            until_ms: list.next_update().map_or(i64::MAX, |next| next.timestamp().saturating_mul(1000)),
+            then: "it is used all the same, and knows nothing of what was revoked since",
+        })
+    });
+    own.chain(lists).collect()
 }
 
 /// Mistakes as they are found.
@@ -120,6 +176,7 @@ impl Notes<'_> {
 }
 
 fn verifier(
+    settings: &TlsSettings,
     roots: RootCertStore,
     crls: Vec<CertificateRevocationListDer<'static>>,
     provider: &Arc<CryptoProvider>,
@@ -130,7 +187,10 @@ fn verifier(
         .allow_unknown_revocation_status()
         .only_check_end_entity_revocation()
         .build()
-        .map_err(|fault| format!("cannot be used: {fault}"))?;
+        .map_err(|fault| {
+            let path = settings.crl.as_deref().unwrap_or(&settings.client_ca).display();
+            format!("{path} cannot be used: {fault}; a revocation list is X.509 v2 with a crlNumber")
+        })?;
     Ok(Arc::new(ClientVerifier(verifier)))
 }
 
@@ -227,9 +287,13 @@ fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'sta
 /// The server's one reading of PEM.
 fn pem(path: &Path) -> Result<Vec<Item>, String> {
     let file = fs::File::open(path).map_err(|fault| unreadable(path, &fault))?;
-    rustls_pemfile::read_all(&mut BufReader::new(file))
-        .collect::<Result<_, _>>()
-        .map_err(|fault| format!("{} is not good PEM: {fault}", path.display()))
+    let mut file = BufReader::new(file);
+    let items = rustls_pemfile::read_all(&mut file).enumerate();
+    items
+        .map(|(index, item)| {
+            item.map_err(|fault| format!("{}: section {} is not PEM: {fault}", path.display(), index + 1))
+        })
+        .collect()
 }
 
 fn unreadable(path: &Path, fault: &std::io::Error) -> String {

@@ -16,7 +16,19 @@ use rustls::unbuffered::{
 use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
 /// One TLS connection, without a buffer of its own beyond what rustls keeps.
-pub struct Tls(UnbufferedServerConnection);
+pub struct Tls {
+    connection: UnbufferedServerConnection,
+    pub(super) trusted: Trusted,
+}
+
+/// How long the last look at the peer's chain holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trusted {
+    /// The reading of the files that it was held against.
+    pub(super) reading: u64,
+    /// When the certificate expires, UTC milliseconds since 1970.
+    pub(super) until_ms: i64,
+}
 
 /// Where a connection stands after [`Tls::take`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +43,9 @@ pub enum Progress {
 
 impl Tls {
     /// A connection that waits for its ClientHello.
-    ///
-    /// # Errors
-    /// The configuration has no usable certificate.
-    pub fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        UnbufferedServerConnection::new(config).map(Self)
+    pub(super) fn new(config: Arc<ServerConfig>, reading: u64) -> Result<Self, Error> {
+        let connection = UnbufferedServerConnection::new(config)?;
+        Ok(Self { connection, trusted: Trusted { reading, until_ms: i64::MIN } })
     }
 
     /// Takes whole records off the front of `incoming`, hands what they say to `hear`, and appends what has to be sent to
@@ -52,7 +62,7 @@ impl Tls {
         let mut taken = 0;
         loop {
             let rest = incoming.get_mut(taken..).unwrap_or_default();
-            let UnbufferedStatus { mut discard, state } = self.0.process_tls_records(rest);
+            let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(rest);
             let progress = match state {
                 Err(fault) => {
                     taken += discard;
@@ -95,7 +105,7 @@ impl Tls {
     /// The keys are used up, or the connection is not open.
     pub fn say(&mut self, plaintext: &[u8], rest: &mut [u8], out: &mut Vec<u8>) -> Result<(), Error> {
         loop {
-            match self.0.process_tls_records(rest).state? {
+            match self.connection.process_tls_records(rest).state? {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     return append(out, |out| {
                         traffic.encrypt(plaintext, out).map_err(|fault| encrypt_room(&fault))
@@ -112,7 +122,9 @@ impl Tls {
 
     /// Appends close_notify to `out`, if the connection is open. `rest` as for [`Self::say`].
     pub fn close(&mut self, rest: &mut [u8], out: &mut Vec<u8>) {
-        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.0.process_tls_records(rest).state {
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
+            self.connection.process_tls_records(rest).state
+        {
             // Closing is a courtesy: the socket is closed in any case.
             let _ = append(out, |out| traffic.queue_close_notify(out).map_err(|fault| encrypt_room(&fault)));
         }
@@ -121,25 +133,25 @@ impl Tls {
     /// The peer's chain, leaf first; also after a resumed handshake.
     #[must_use]
     pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
-        self.0.peer_certificates()
+        self.connection.peer_certificates()
     }
 
     /// Whether the handshake was resumed; rustls then asked no verifier.
     #[must_use]
     pub fn is_resumed(&self) -> bool {
-        self.0.handshake_kind() == Some(HandshakeKind::Resumed)
+        self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// The ALPN name agreed on.
     #[must_use]
     pub fn alpn(&self) -> Option<&[u8]> {
-        self.0.alpn_protocol()
+        self.connection.alpn_protocol()
     }
 
     /// `1.3` or `1.2`.
     #[must_use]
     pub fn version(&self) -> &'static str {
-        match self.0.protocol_version() {
+        match self.connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => "1.2",
             _ => "1.3",
         }
@@ -148,7 +160,7 @@ impl Tls {
     /// Appends the alert that rustls has ready after a fault. `rest` as for [`Self::say`]: it may still hold whole messages
     /// behind the one that was at fault, which rustls looks at and does not act on.
     fn alert(&mut self, rest: &mut [u8], out: &mut Vec<u8>) {
-        while let Ok(state) = self.0.process_tls_records(rest).state {
+        while let Ok(state) = self.connection.process_tls_records(rest).state {
             match state {
                 ConnectionState::EncodeTlsData(mut data) => {
                     if append(out, |out| data.encode(out).map_err(|fault| encode_room(&fault))).is_err() {

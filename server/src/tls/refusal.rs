@@ -135,12 +135,16 @@ fn describe(certificate: &Certificate, text: &mut String) {
     text.push(')');
 }
 
-/// A peer chose these characters, so none may end a line or colour a terminal.
+/// A peer chose these characters, so none may end a line or colour a terminal, and there may not be many.
 fn quoted(text: &str) -> String {
-    format!("{text:?}")
+    const LONGEST: usize = 120;
+    match text.char_indices().nth(LONGEST) {
+        Some((cut, _)) => format!("{:?}…", text.get(..cut).unwrap_or_default()),
+        None => format!("{text:?}"),
+    }
 }
 
-fn day(ms: i64) -> String {
+pub(super) fn day(ms: i64) -> String {
     Timestamp::from_millisecond(ms).map_or_else(
         |_| "a date out of range".to_owned(),
         |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
