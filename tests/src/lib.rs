@@ -7,4 +7,5 @@ pub mod pair;
 pub mod process;
 pub mod programs;
 pub mod relay;
+pub mod rig;
 pub mod settings;
