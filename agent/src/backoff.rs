@@ -75,6 +75,11 @@ impl Backoff {
         }
     }
 
+    /// Evenly from zero to `most`: a server's window to spread its devices' return over.
+    pub fn spread(&mut self, most: Duration) -> Duration {
+        self.chance.up_to(most)
+    }
+
     /// The cap of this attempt: doubled each time, up to `max`.
     fn cap(&self, cause: Cause) -> Duration {
         let first = match cause {

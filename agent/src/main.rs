@@ -1,2 +1,25 @@
-//! placeholder
-fn main() {}
+//! `moorline-agent`: the contents page. Everything is in the library.
+
+use moorline_agent::{Command, Environment, Exit, HELP, check, parse, run, status};
+
+fn main() {
+    let environment = Environment::read();
+    let exit = match parse(std::env::args_os().skip(1)) {
+        Ok(Command::Run { file }) => run::run(&file, &environment),
+        Ok(Command::Check { file }) => check::check(&file, &environment),
+        Ok(Command::Status) => status::show(&environment),
+        Ok(Command::Help) => {
+            print!("{HELP}");
+            Exit::Asked
+        }
+        Ok(Command::Version) => {
+            println!("moorline-agent {}", env!("CARGO_PKG_VERSION"));
+            Exit::Asked
+        }
+        Err(fault) => {
+            eprintln!("moorline-agent: {fault}");
+            Exit::Config
+        }
+    };
+    exit.now()
+}

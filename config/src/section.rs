@@ -43,6 +43,12 @@ impl<'d> Section<'d> {
         self.table.is_some_and(|table| table.get(key).is_some())
     }
 
+    /// Whether just this word stands at `key`; notes nothing, so that a getter may follow.
+    #[must_use]
+    pub fn says(&self, key: &str, word: &str) -> bool {
+        self.item(key).is_some_and(|item| matches!(&item.value, Value::String(text) if text == word))
+    }
+
     /// Notes a mistake when nothing stands at `key`; to be followed by the getter: `section.require("name").string("name")`.
     pub fn require(&self, key: &str) -> &Self {
         if !self.contains(key) {

@@ -1,0 +1,116 @@
+//! What ended a try or a session, in words for the log and in kinds for the backoff and the round.
+
+use std::time::Duration;
+
+use moorline_config::HumanDuration;
+use moorline_protocol::server_goodbye;
+
+use crate::backoff::Cause;
+use crate::link::LinkError;
+use crate::refusal;
+use crate::session::End;
+
+/// One fault.
+#[derive(Debug)]
+pub struct Fault {
+    /// What it means for the next delay.
+    pub cause: Cause,
+    /// What it means for a person.
+    pub text: String,
+    /// The least the server asked for.
+    pub retry_after: Option<Duration>,
+    /// The server is gone for all its devices, as far as can be told: their return has to be spread.
+    pub server_lost: bool,
+    /// The server wants no ALPN.
+    pub alpn: bool,
+}
+
+impl Fault {
+    /// Something on the way to the server.
+    pub fn network(text: impl Into<String>) -> Self {
+        Self::new(Cause::Network, text.into())
+    }
+
+    /// One side does not take the other, and a retry alone won't mend it.
+    pub fn refused(text: impl Into<String>) -> Self {
+        Self::new(Cause::Refused, text.into())
+    }
+
+    fn new(cause: Cause, text: String) -> Self {
+        Self { cause, text, retry_after: None, server_lost: false, alpn: false }
+    }
+
+    /// A broken link. `greeted`: the handshake was over on this side and the server's answer was waited for, which is when
+    /// a server refuses a certificate; its reason may be lost with the connection.
+    #[must_use]
+    pub fn of_link(error: &LinkError, greeted: bool, utc_ms: i64) -> Self {
+        match error {
+            LinkError::Tls(fault) => {
+                let (cause, text) = refusal::explain(fault, utc_ms);
+                let alert = rustls::AlertDescription::NoApplicationProtocol;
+                let alpn = *fault == rustls::Error::AlertReceived(alert);
+                Self { alpn, ..Self::new(cause, text) }
+            }
+            LinkError::Stuck => Self::network("nothing could be sent any more"),
+            LinkError::Socket(_) | LinkError::Closed { .. } => {
+                let mut text = match error {
+                    LinkError::Socket(error) => format!("the connection broke: {error}"),
+                    LinkError::Closed { cleanly: true } => "the server closed the connection".to_owned(),
+                    _ => "the connection was cut".to_owned(),
+                };
+                if greeted {
+                    text.push_str(" before the server answered: if it refused this device, its log says why");
+                }
+                Self { server_lost: true, ..Self::network(text) }
+            }
+        }
+    }
+
+    /// The end of a session.
+    #[must_use]
+    pub fn of_session(end: &End) -> Self {
+        match end {
+            End::Closed => Self::new(Cause::Ended, "closed by this side".to_owned()),
+            End::Silent { waited, acknowledged } => {
+                let guess = if *acknowledged {
+                    "its host took the question in, so the server is stuck"
+                } else {
+                    "its host took nothing in, so the way is gone"
+                };
+                Self::network(format!("no answer for {}; {guess}", HumanDuration(*waited)))
+            }
+            End::Rejected { code, text } => {
+                Self::new(Cause::Refused, format!("the server rejected this device: {text} (code {code})"))
+            }
+            End::Goodbye { reason, retry_after } => Self {
+                retry_after: Some(*retry_after).filter(|least| !least.is_zero()),
+                ..Self::goodbye(*reason)
+            },
+            End::Forgotten => Self::new(
+                Cause::Ended,
+                "the server has forgotten this device, which registers anew".to_owned(),
+            ),
+            End::Protocol(fault) => {
+                Self::new(Cause::Ended, format!("the server broke the protocol: {fault}"))
+            }
+        }
+    }
+
+    fn goodbye(reason: u8) -> Self {
+        let (cause, text) = match reason {
+            server_goodbye::STOPPING => (Cause::Ended, "it stops or restarts"),
+            server_goodbye::REPLACED => (
+                Cause::Ended,
+                "a newer session with this IMEI took over; does another device or agent use it?",
+            ),
+            server_goodbye::IDLE => (Cause::Ended, "it heard nothing from this device"),
+            server_goodbye::PROTOCOL_ERROR => (Cause::Ended, "it says that this device broke the protocol"),
+            server_goodbye::DROPPED => (Cause::Ended, "an operator ended the session"),
+            server_goodbye::CERTIFICATE => {
+                (Cause::Refused, "this device's certificate was revoked or has expired")
+            }
+            _ => (Cause::Ended, "it gave no reason that is known here"),
+        };
+        Self::new(cause, format!("the server said goodbye: {text}"))
+    }
+}

@@ -1,0 +1,108 @@
+//! Log lines on standard error: for journald with priority prefixes, for people with the time and a word.
+//!
+//! One line is one write, so that lines never mix. Control characters are escaped, since much of what is logged comes
+//! from a modem, a server or a file.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::sync::OnceLock;
+
+use crate::clock::{self, Utc};
+use crate::environment::Environment;
+
+/// How much a line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Error,
+    Warning,
+    Info,
+}
+
+impl Level {
+    /// The prefix that journald takes for a priority (sd-daemon(3)).
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Error => "<3>",
+            Self::Warning => "<4>",
+            Self::Info => "<6>",
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error: ",
+            Self::Warning => "warning: ",
+            Self::Info => "",
+        }
+    }
+}
+
+/// Whether standard error is the journal; said once, before the first line.
+static JOURNAL: OnceLock<bool> = OnceLock::new();
+
+/// Finds out who reads the lines. Without it they are written for people.
+pub fn init(environment: &Environment) {
+    // Whoever redirects the standard error of a service leaves JOURNAL_STREAM behind: then its inode does not fit.
+    let journal = environment.journal_stream.is_some_and(|stream| {
+        rustix::fs::fstat(std::io::stderr()).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == stream)
+    });
+    // A second call changes nothing.
+    let _ = JOURNAL.set(journal);
+}
+
+/// Something that a person has to mend.
+pub fn error(text: fmt::Arguments<'_>) {
+    line(Level::Error, text);
+}
+
+/// Something that mends itself, or may have to be looked at.
+pub fn warning(text: fmt::Arguments<'_>) {
+    line(Level::Warning, text);
+}
+
+/// A change of state.
+pub fn info(text: fmt::Arguments<'_>) {
+    line(Level::Info, text);
+}
+
+fn line(level: Level, text: fmt::Arguments<'_>) {
+    let mut line = String::with_capacity(160);
+    // Writing to a String cannot fail.
+    let _ = if JOURNAL.get().copied().unwrap_or(false) {
+        line.write_str(level.prefix())
+    } else {
+        write!(line, "{} {}", Utc(clock::now().utc_ms), level.word())
+    };
+    let _ = Escaped(&mut line).write_fmt(text);
+    line.push('\n');
+    // There is nobody left to tell when standard error is gone.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// Passes text on with its control characters escaped, so that foreign text makes no lines or colours of its own.
+struct Escaped<'l>(&'l mut String);
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if c.is_control() {
+                write!(self.0, "{}", c.escape_default())?;
+            } else {
+                self.0.push(c);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        let mut line = String::new();
+        Escaped(&mut line).write_str("AT\r\n\u{1b}[31mé\u{0}").unwrap();
+        assert_eq!(line, "AT\\r\\n\\u{1b}[31mé\\u{0}");
+    }
+}

@@ -1,0 +1,230 @@
+//! The one loop: poll(server, signals, modem), and the deadlines of all of them. The only place that waits.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moorline_protocol::{Imei, device_goodbye};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::clock::{self, FlooredClock, Now};
+use crate::config::Config;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::floor::FloorFile;
+use crate::log;
+use crate::notify::Notifier;
+use crate::signals::{self, Signals};
+use crate::status::StatusFile;
+use crate::tls::Tls;
+use crate::uplink::Uplink;
+
+/// Runs until it is asked to stop.
+pub fn run(file: &Path, environment: &Environment) -> Exit {
+    log::init(environment);
+    match Agent::start(file, environment) {
+        Ok(mut agent) => agent.run(),
+        Err(exit) => exit,
+    }
+}
+
+/// What the loop holds.
+struct Agent<'e> {
+    file: PathBuf,
+    environment: &'e Environment,
+    signals: Signals,
+    notifier: Notifier,
+    status: Option<StatusFile>,
+    clock: Arc<FlooredClock>,
+    uplink: Uplink,
+    imei: Option<Imei>,
+    stopping: bool,
+}
+
+impl<'e> Agent<'e> {
+    fn start(file: &Path, environment: &'e Environment) -> Result<Self, Exit> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            log::error(format_args!("{what}: {error}"));
+            Exit::Failure
+        };
+        // Before anything that takes time, so that a signal is never lost on the default action.
+        let signals = Signals::new().map_err(|error| failed("cannot listen for signals", &error))?;
+        let config = read_config(file, environment).ok_or(Exit::Config)?;
+        let seed = seed().map_err(|error| failed("no randomness from the system", &error))?;
+        let clock = Arc::new(FlooredClock::new(FloorFile::new(&config.state_dir).read()));
+        let tls = tls(&config, &clock).map_err(|error| failed("TLS cannot be set up", &error))?;
+        let now = clock::now();
+        log::info(format_args!("moorline-agent {} with {}", env!("CARGO_PKG_VERSION"), file.display()));
+        let mut agent = Self {
+            file: file.to_owned(),
+            notifier: Notifier::new(environment, now.instant),
+            status: StatusFile::open(environment),
+            imei: config.identity.imei,
+            uplink: Uplink::new(config, tls, Arc::clone(&clock), seed),
+            environment,
+            signals,
+            clock,
+            stopping: false,
+        };
+        agent.identify(now);
+        Ok(agent)
+    }
+
+    fn run(&mut self) -> Exit {
+        self.notifier.ready();
+        let mut ready = Ready::default();
+        loop {
+            let now = clock::now();
+            if ready.stop && !self.stopping {
+                self.stop(now);
+            }
+            if ready.reload {
+                self.reload(now);
+            }
+            self.uplink.turn(ready.uplink, now);
+            if self.uplink.is_gone() {
+                if self.stopping {
+                    return Exit::Asked;
+                }
+                self.uplink.come_back(now);
+                self.uplink.turn(PollFlags::empty(), now);
+            }
+            self.report(now);
+            ready = match self.wait(now.instant) {
+                Ok(ready) => ready,
+                Err(error) => {
+                    log::error(format_args!("poll failed: {error}"));
+                    return Exit::Failure;
+                }
+            };
+        }
+    }
+
+    fn stop(&mut self, now: Now) {
+        log::info(format_args!("asked to stop"));
+        self.notifier.stopping();
+        self.stopping = true;
+        self.uplink.leave(device_goodbye::STOPPING, now);
+    }
+
+    /// Reads everything anew. A configuration with mistakes changes nothing.
+    fn reload(&mut self, now: Now) {
+        self.notifier.reloading();
+        log::info(format_args!("reading {} anew", self.file.display()));
+        if let Some(config) = read_config(&self.file, self.environment) {
+            match tls(&config, &self.clock) {
+                Ok(tls) => {
+                    self.imei = config.identity.imei;
+                    self.uplink.reconfigure(config, tls, now);
+                    self.identify(now);
+                }
+                Err(error) => log::error(format_args!("TLS cannot be set up: {error}")),
+            }
+        } else {
+            log::error(format_args!("the configuration before stays in force"));
+        }
+        self.notifier.ready();
+    }
+
+    fn identify(&mut self, now: Now) {
+        let Some(imei) = self.imei else { return };
+        let greeting = self.uplink.greeting(imei, boot_id());
+        self.uplink.identify(greeting, now);
+    }
+
+    /// Tells systemd and the status file what has changed.
+    fn report(&mut self, now: Now) {
+        let news = self.uplink.take_news();
+        if self.notifier.turn(now.instant) || news {
+            self.notifier.status(&self.uplink);
+        }
+        if news && let Some(status) = &self.status {
+            let imei = self.imei.map_or_else(|| "not known yet".to_owned(), |imei| imei.to_string());
+            status.write(&format!("imei     {imei}\nlink     {}\n", self.uplink));
+        }
+    }
+
+    /// Waits for whatever comes first.
+    fn wait(&self, now: Instant) -> rustix::io::Result<Ready> {
+        let deadline = self.uplink.deadline().into_iter().chain(self.notifier.deadline()).min();
+        let timeout = deadline.map(|at| timespec(at.saturating_duration_since(now)));
+        let mut fds = heapless::Vec::<PollFd<'_>, 4>::new();
+        let uplink = self.uplink.interest();
+        let all = [
+            Some((self.signals.stop.as_fd(), PollFlags::IN)),
+            Some((self.signals.reload.as_fd(), PollFlags::IN)),
+            uplink,
+        ];
+        for (fd, flags) in all.into_iter().flatten() {
+            // There is room for all of them.
+            let _ = fds.push(PollFd::from_borrowed_fd(fd, flags));
+        }
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {}
+            // A signal: its pipe is readable now, which the next turn finds.
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+        let found = fds.get(2).map_or(PollFlags::empty(), PollFd::revents);
+        Ok(Ready {
+            stop: signals::take(&self.signals.stop),
+            reload: signals::take(&self.signals.reload),
+            uplink: found,
+        })
+    }
+}
+
+/// What a poll found.
+struct Ready {
+    stop: bool,
+    reload: bool,
+    uplink: PollFlags,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self { stop: false, reload: false, uplink: PollFlags::empty() }
+    }
+}
+
+fn read_config(file: &Path, environment: &Environment) -> Option<Config> {
+    match Config::read(file, environment) {
+        Ok(config) => Some(config),
+        Err(mistakes) => {
+            for mistake in &mistakes {
+                log::error(format_args!("{mistake}"));
+            }
+            None
+        }
+    }
+}
+
+fn tls(config: &Config, clock: &Arc<FlooredClock>) -> Result<Tls, rustls::Error> {
+    let (server, identity) = (&config.server, &config.identity);
+    Tls::new(server.min_version, Arc::clone(&server.roots), &identity.certified_key, Arc::clone(clock))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the agent's one taking of chance, for the backoff's jitter")]
+fn seed() -> Result<u64, getrandom::Error> {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed)?;
+    Ok(u64::from_ne_bytes(seed))
+}
+
+/// The kernel's name for this boot; zeros where there is no /proc.
+fn boot_id() -> [u8; 16] {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().parse::<crate::config::Uuid>().unwrap_or_default().0
+}
+
+/// Rounded up, so that the loop does not turn idly until a deadline that is less than a millisecond away.
+fn timespec(wait: Duration) -> Timespec {
+    let wait = wait + Duration::from_millis(1);
+    Timespec {
+        tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: wait.subsec_nanos().into(),
+    }
+}

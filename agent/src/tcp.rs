@@ -1,0 +1,42 @@
+//! Opens TCP connections without waiting for them, and sets what a long-lived connection over a cellular line needs.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with, sockopt};
+
+/// How long sent bytes may stay unacknowledged before the kernel gives the connection up. RFC 5482 section 4.2 advises
+/// against less than 100 s; the session judges much sooner, so this bounds what it has left behind: a closed socket with
+/// a Goodbye that nobody takes, which would else linger for a quarter of an hour.
+const USER_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// Begins to connect. The socket is writable once that has come to an end: see [`finish`].
+///
+/// `SO_KEEPALIVE` stays off: heartbeats prove more, namely that the server answers, and probes would cost bytes and
+/// radio time beside them.
+///
+/// # Errors
+/// The network is unreachable, or there is no such address family on this device.
+pub fn begin(address: SocketAddr) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    // Frames are small, rare and each waited for: Nagle's algorithm would only hold them back.
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    sockopt::set_tcp_user_timeout(&socket, USER_TIMEOUT.as_millis() as u32)?;
+    match connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How the connecting came out, once the socket is writable.
+///
+/// # Errors
+/// The server's host refused, or cannot be reached.
+pub fn finish(socket: impl AsFd) -> io::Result<()> {
+    Ok(sockopt::socket_error(socket)??)
+}

@@ -1,0 +1,80 @@
+//! The TLS side of a configuration: which versions, whom to trust, who we are. Built once per configuration, as it holds
+//! the sessions that reconnects resume. What went wrong in a handshake is put into words by `refusal.rs`.
+
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::ServerName;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ClientConnection, Error, RootCertStore, SupportedProtocolVersion, version};
+
+use crate::clock::FlooredClock;
+
+/// Servers whose sessions are kept for resumption, which saves more than half of a handshake's bytes. An agent has one
+/// server, seldom two.
+const RESUMABLE_SERVERS: usize = 2;
+
+/// The oldest TLS version that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinVersion {
+    /// 1.3 and nothing else.
+    Tls13,
+    /// 1.2 too, for classic servers that know no better; with the cargo feature `tls12` only.
+    #[cfg(feature = "tls12")]
+    Tls12,
+}
+
+impl MinVersion {
+    const fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
+        match self {
+            Self::Tls13 => TLS13,
+            #[cfg(feature = "tls12")]
+            Self::Tls12 => TLS13_AND_12,
+        }
+    }
+}
+
+/// The crypto of the whole agent, always named: a default could be another one as soon as some crate asks for it.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// What every handshake of a configuration shares.
+#[derive(Clone, Debug)]
+pub struct Tls(Arc<ClientConfig>);
+
+impl Tls {
+    /// The server's name is always checked against its certificate; there is no switch for that.
+    ///
+    /// # Errors
+    /// The provider has no suite for the versions, which is a fault of the build.
+    pub fn new(
+        min_version: MinVersion,
+        roots: Arc<RootCertStore>,
+        identity: &CertifiedKey,
+        clock: Arc<FlooredClock>,
+    ) -> Result<Self, Error> {
+        let builder = ClientConfig::builder_with_details(provider(), clock);
+        let mut config = builder
+            .with_protocol_versions(min_version.versions())?
+            .with_root_certificates(roots)
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.clone())));
+        config.resumption = Resumption::in_memory_sessions(RESUMABLE_SERVERS);
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// A connection that has still to shake hands. `native` offers `moorline/1`; else no ALPN is offered at all.
+    ///
+    /// # Errors
+    /// No randomness, or no time, can be had.
+    pub fn connection(&self, name: ServerName<'static>, native: bool) -> Result<ClientConnection, Error> {
+        let alpn = if native { vec![moorline_protocol::ALPN.to_vec()] } else { Vec::new() };
+        ClientConnection::new_with_alpn(Arc::clone(&self.0), name, alpn)
+    }
+}
+
+static TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
+#[cfg(feature = "tls12")]
+static TLS13_AND_12: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];

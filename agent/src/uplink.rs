@@ -1,0 +1,522 @@
+//! The road to the server, from offline to online and back: one state, one `set_state`. Owns the deadlines of each step;
+//! the loop in `run.rs` owns the poll and the clock and calls [`Uplink::turn`].
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::net::TcpStream;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moorline_config::HumanDuration;
+use moorline_protocol::{Imei, device_goodbye};
+use rustix::event::PollFlags;
+
+use crate::address::Address;
+use crate::backoff::{Backoff, Cause};
+use crate::clock::{FlooredClock, Now, Utc};
+use crate::config::{Config, Protocol};
+use crate::dns::{Lookup, Resolver};
+use crate::fault::Fault;
+use crate::floor::{self, FloorFile};
+use crate::link::{Link, LinkError};
+use crate::log;
+use crate::round::{Failure, Round, Step, Target};
+use crate::session::{Dialect, Event, Greeting};
+use crate::tcp;
+use crate::tls::Tls;
+
+/// The system's resolver asks two servers twice with 5 s each by default: this is the end of all that.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Four SYNs go out in this time, at 0, 1, 3 and 7 s, and the answer to the last has 8 s: a radio that wakes up, or a
+/// congested cell, takes a few.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Two round trips and four signatures; more than this only on a line that would carry no session.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the Goodbye may take: the exit has one second in all.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(600);
+
+/// Where the link stands; named by what it waits for.
+#[derive(Debug, Default)]
+enum State {
+    /// Who the device is is not known yet.
+    #[default]
+    Nameless,
+    /// The next try is due at `until`.
+    Offline { until: Instant, until_ms: i64 },
+    /// A name is looked up.
+    Resolving { server: usize, lookup: Lookup, deadline: Instant },
+    /// TCP connects.
+    Connecting { target: Target, socket: TcpStream, deadline: Instant },
+    /// TLS shakes hands.
+    Handshaking { target: Target, link: Link, deadline: Instant },
+    /// The greeting is out; the session has its own deadlines from here on.
+    Registering { target: Target, link: Link },
+    /// The server took the device in.
+    Online { link: Link, since: Now, spread: Duration },
+    /// Goodbye goes out, or the server's end of the stream is waited for.
+    Leaving { link: Link, reason: u8, sent: bool, deadline: Instant },
+    /// Nothing is left to be said; for a stop the end, for a reload the beginning.
+    Left,
+}
+
+impl State {
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::Nameless => "without an IMEI",
+            Self::Offline { .. } => "offline",
+            Self::Resolving { .. } => "resolving",
+            Self::Connecting { .. } => "connecting",
+            Self::Handshaking { .. } => "handshaking",
+            Self::Registering { .. } => "registering",
+            Self::Online { .. } => "online",
+            Self::Leaving { .. } => "leaving",
+            Self::Left => "left",
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Uplink {
+    config: Config,
+    tls: Tls,
+    clock: Arc<FlooredClock>,
+    floor: FloorFile,
+    backoff: Backoff,
+    resolver: Resolver,
+    round: Round,
+    greeting: Option<Greeting>,
+    state: State,
+    /// The state's name, also while it is taken apart.
+    label: &'static str,
+    /// What went wrong last, and when.
+    last_fault: Option<(i64, String)>,
+    round_trip: Option<Duration>,
+    /// Something happened that operators should see.
+    news: bool,
+}
+
+impl Uplink {
+    /// Stands still until [`Self::identify`].
+    #[must_use]
+    pub fn new(config: Config, tls: Tls, clock: Arc<FlooredClock>, seed: u64) -> Self {
+        Self {
+            backoff: Backoff::new(config.reconnect, seed),
+            floor: FloorFile::new(&config.state_dir),
+            round: Round::new(0, config.server.protocol),
+            resolver: Resolver::default(),
+            greeting: None,
+            state: State::Nameless,
+            label: State::Nameless.label(),
+            last_fault: None,
+            round_trip: None,
+            news: true,
+            config,
+            tls,
+            clock,
+        }
+    }
+
+    /// Who the device is is known now. A session under another IMEI ends.
+    pub fn identify(&mut self, greeting: Greeting, now: Now) {
+        let changed = self.greeting.as_ref().is_some_and(|old| old.imei != greeting.imei);
+        self.greeting = Some(greeting);
+        if matches!(self.state, State::Nameless) {
+            self.set_state(offline(now, Duration::ZERO), format_args!(""));
+        } else if changed {
+            self.leave(device_goodbye::RELOADING, now);
+        }
+    }
+
+    /// How the device introduces itself under the configuration in force.
+    #[must_use]
+    pub fn greeting(&self, imei: Imei, boot_id: [u8; 16]) -> Greeting {
+        Greeting {
+            imei,
+            app_id: self.config.identity.app_id.0,
+            agent_version: env!("CARGO_PKG_VERSION").try_into().unwrap_or_default(),
+            boot_id,
+            modem: heapless::String::new(),
+        }
+    }
+
+    /// A new configuration is in force. What it does not touch goes on.
+    pub fn reconfigure(&mut self, config: Config, tls: Tls, now: Now) {
+        let keeps = config.keeps_session_of(&self.config);
+        self.backoff.set_limits(config.reconnect);
+        self.floor = FloorFile::new(&config.state_dir);
+        self.config = config;
+        if keeps {
+            log::info(format_args!("server and identity are as before: the session stands"));
+            return;
+        }
+        self.tls = tls;
+        self.leave(device_goodbye::RELOADING, now);
+    }
+
+    /// What to wait for, beside [`Self::deadline`].
+    #[must_use]
+    pub fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        match &self.state {
+            State::Nameless | State::Offline { .. } | State::Left => None,
+            State::Resolving { lookup, .. } => Some((lookup.as_fd(), PollFlags::IN)),
+            State::Connecting { socket, .. } => Some((socket.as_fd(), PollFlags::OUT)),
+            State::Leaving { link, sent: true, .. } => Some((link.as_fd(), PollFlags::IN)),
+            State::Handshaking { link, .. }
+            | State::Registering { link, .. }
+            | State::Online { link, .. }
+            | State::Leaving { link, .. } => Some((link.as_fd(), link.interest())),
+        }
+    }
+
+    /// When [`Self::turn`] has something to do, whatever comes.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Nameless | State::Left => None,
+            State::Offline { until: at, .. }
+            | State::Resolving { deadline: at, .. }
+            | State::Connecting { deadline: at, .. }
+            | State::Leaving { deadline: at, .. } => Some(*at),
+            State::Handshaking { link, deadline, .. } => {
+                link.poll_timeout().into_iter().chain([*deadline]).min()
+            }
+            State::Registering { link, .. } | State::Online { link, .. } => link.poll_timeout(),
+        }
+    }
+
+    /// Does all that is ready or due. `ready` is what the poll found at [`Self::interest`].
+    pub fn turn(&mut self, mut ready: PollFlags, now: Now) {
+        loop {
+            let before = self.label;
+            self.advance(ready, now);
+            if self.label == before {
+                return;
+            }
+            // What was ready belonged to the state before; the new one may have something to say at once.
+            ready = PollFlags::empty();
+        }
+    }
+
+    /// Says Goodbye, if there is somebody to say it to; [`Self::is_gone`] once that is over.
+    pub fn leave(&mut self, reason: u8, now: Now) {
+        match mem::take(&mut self.state) {
+            State::Registering { link, .. } | State::Online { link, .. } => {
+                let deadline = now.instant + LEAVE_TIMEOUT;
+                self.set_state(State::Leaving { link, reason, sent: false, deadline }, format_args!(""));
+                self.turn(PollFlags::empty(), now);
+            }
+            leaving @ State::Leaving { .. } => self.state = leaving,
+            _ => self.set_state(State::Left, format_args!("")),
+        }
+    }
+
+    /// Whether [`Self::leave`] has come to its end.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self.state, State::Left)
+    }
+
+    /// Comes back after [`Self::leave`].
+    pub fn come_back(&mut self, now: Now) {
+        let state = match self.greeting {
+            Some(_) => offline(now, Duration::ZERO),
+            None => State::Nameless,
+        };
+        self.set_state(state, format_args!(""));
+    }
+
+    /// Whether something happened since the last call that [`fmt::Display`] shows.
+    pub fn take_news(&mut self) -> bool {
+        mem::take(&mut self.news)
+    }
+
+    fn advance(&mut self, ready: PollFlags, now: Now) {
+        match &mut self.state {
+            State::Nameless | State::Left => {}
+            State::Offline { until, .. } => {
+                if now.instant >= *until {
+                    self.round = Round::new(self.config.server.addresses.len(), self.config.server.protocol);
+                    self.next_step(now);
+                }
+            }
+            State::Resolving { server, lookup, deadline } => {
+                let (server, late) = (*server, now.instant >= *deadline);
+                match lookup.poll() {
+                    Some(Ok(addresses)) => {
+                        self.round.resolved(addresses);
+                        self.next_step(now);
+                    }
+                    Some(Err(error)) => self.on_unresolved(server, &error.to_string(), now),
+                    None if late => self.on_unresolved(server, "no answer from the name servers", now),
+                    None => {}
+                }
+            }
+            State::Connecting { socket, deadline, .. } => {
+                if !ready.is_empty() {
+                    let outcome = tcp::finish(socket);
+                    self.on_connected(outcome, now);
+                } else if now.instant >= *deadline {
+                    self.on_connected(Err(io::Error::other("no answer")), now);
+                }
+            }
+            State::Handshaking { .. } => self.shake_hands(ready, now),
+            State::Registering { .. } | State::Online { .. } => self.serve(ready, now),
+            State::Leaving { link, reason, sent, deadline } => {
+                *sent = *sent || link.take_leave(*reason, now);
+                if now.instant >= *deadline || (*sent && link.is_left()) {
+                    self.set_state(State::Left, format_args!(""));
+                }
+            }
+        }
+    }
+
+    /// Takes the round's next step; several when some fail at once.
+    fn next_step(&mut self, now: Now) {
+        loop {
+            match self.round.next(&self.config.server.addresses) {
+                Step::Resolve(server) => {
+                    let Address { host, port, .. } = &self.config.server.addresses[server];
+                    match self.resolver.look_up(host, *port) {
+                        Ok(lookup) => {
+                            let detail = host.clone();
+                            let deadline = now.instant + RESOLVE_TIMEOUT;
+                            let state = State::Resolving { server, lookup, deadline };
+                            return self.set_state(state, format_args!(": {detail}"));
+                        }
+                        Err(error) => self.note(now, format!("{host}: cannot be looked up: {error}")),
+                    }
+                }
+                Step::Connect(target) => match tcp::begin(target.address) {
+                    Ok(socket) => {
+                        let deadline = now.instant + CONNECT_TIMEOUT;
+                        let state = State::Connecting { target, socket, deadline };
+                        return self.set_state(state, format_args!(" to {}", target.address));
+                    }
+                    Err(error) => self.on_failed(target, &unreachable(&error), now),
+                },
+                Step::Exhausted(cause) => return self.go_offline(cause, Duration::ZERO, None, now),
+            }
+        }
+    }
+
+    fn on_unresolved(&mut self, server: usize, why: &str, now: Now) {
+        let host = &self.config.server.addresses[server].host;
+        self.note(now, format!("{host}: cannot be looked up: {why}"));
+        self.next_step(now);
+    }
+
+    fn on_connected(&mut self, outcome: io::Result<()>, now: Now) {
+        let State::Connecting { target, socket, .. } = mem::take(&mut self.state) else { return };
+        let name = self.config.server.addresses[target.server].name.clone();
+        let opened = match outcome {
+            Ok(()) => {
+                self.tls.connection(name, target.native).map_err(|error| Fault::network(error.to_string()))
+            }
+            Err(error) => Err(unreachable(&error)),
+        };
+        match opened {
+            Ok(tls) => {
+                let link = Link::new(socket, target.address, tls);
+                let deadline = now.instant + HANDSHAKE_TIMEOUT;
+                self.set_state(State::Handshaking { target, link, deadline }, format_args!(""));
+            }
+            Err(fault) => self.on_tried(target, &fault, now),
+        }
+    }
+
+    fn shake_hands(&mut self, ready: PollFlags, now: Now) {
+        let State::Handshaking { target, link, deadline } = &mut self.state else { return };
+        let target = *target;
+        let moved = move_bytes(link, ready, now).and_then(|()| link.poll(now));
+        match moved {
+            Err(error) => self.on_tried(target, &Fault::of_link(&error, false, now.utc_ms), now),
+            Ok(_) if link.is_secured() => self.register(now),
+            Ok(_) if now.instant >= *deadline => {
+                let text = "no TLS handshake within 30 s: what accepts the connection says nothing";
+                self.on_tried(target, &Fault::network(text), now);
+            }
+            Ok(_) => {}
+        }
+    }
+
+    /// The link is secured: the session begins.
+    fn register(&mut self, now: Now) {
+        let Some(greeting) = self.greeting.clone() else { return };
+        let State::Handshaking { target, mut link, .. } = mem::take(&mut self.state) else { return };
+        if self.config.server.protocol == Protocol::Native && link.dialect() == Dialect::Classic {
+            let fault = Fault::refused("the server does not speak moorline/1; see `server.protocol`");
+            return self.on_tried(target, &fault, now);
+        }
+        link.begin_session(greeting, self.config.heartbeat, now);
+        let (version, dialect) = (link.tls_version(), link.dialect());
+        self.set_state(State::Registering { target, link }, format_args!(": {version}, {dialect}"));
+    }
+
+    /// Moves bytes and hears the session's events.
+    fn serve(&mut self, ready: PollFlags, now: Now) {
+        let mut moved = match &mut self.state {
+            State::Registering { link, .. } | State::Online { link, .. } => move_bytes(link, ready, now),
+            _ => return,
+        };
+        while moved.is_ok() {
+            let (State::Registering { link, .. } | State::Online { link, .. }) = &mut self.state else {
+                return;
+            };
+            match link.poll(now) {
+                Ok(None) => return,
+                Ok(Some(Event::Ended(end))) => return self.on_lost(Fault::of_session(&end), now),
+                Ok(Some(event)) => self.on_event(&event, now),
+                Err(error) => moved = Err(error),
+            }
+        }
+        if let Err(error) = moved {
+            let greeted = matches!(self.state, State::Registering { .. });
+            self.on_lost(Fault::of_link(&error, greeted, now.utc_ms), now);
+        }
+    }
+
+    fn on_event(&mut self, event: &Event, now: Now) {
+        match *event {
+            Event::Registered { session_id, heartbeat, spread } => {
+                self.on_registered(session_id, heartbeat, spread, now);
+            }
+            Event::Answered { round_trip } => self.round_trip = Some(round_trip),
+            Event::Time { offset_ms, round_trip } => {
+                log::info(format_args!("the server's clock is {offset_ms} ms ahead of this device's"));
+                // A classic server tells its local time without saying which zone that is.
+                if round_trip.is_some() {
+                    self.raise_floor(now, offset_ms);
+                }
+            }
+            Event::Skipped { message } => {
+                log::info(format_args!("skipped message {message}, which is not known here"));
+            }
+            // The caller has taken it.
+            Event::Ended(_) => {}
+        }
+    }
+
+    fn on_registered(&mut self, session: Option<u64>, heartbeat: Duration, spread: Duration, now: Now) {
+        let State::Registering { link, .. } = mem::take(&mut self.state) else { return };
+        let state = State::Online { link, since: now, spread };
+        let heartbeat = HumanDuration(heartbeat);
+        match session {
+            Some(id) => self.set_state(state, format_args!(": session {id}, heartbeat {heartbeat}")),
+            None => self.set_state(state, format_args!(": heartbeat {heartbeat}")),
+        }
+    }
+
+    fn raise_floor(&self, now: Now, offset_ms: i64) {
+        let seconds = |ms: i64| u64::try_from(ms / 1000).unwrap_or(0);
+        let server = seconds(now.utc_ms.saturating_add(offset_ms));
+        let Some(raised) = floor::raised(self.clock.floor(), seconds(now.utc_ms), server) else { return };
+        self.clock.raise(raised);
+        if let Err(error) = self.floor.write(raised) {
+            log::warning(format_args!("the time floor cannot be kept in the state folder: {error}"));
+        }
+    }
+
+    /// The link under a session that was begun is over.
+    fn on_lost(&mut self, fault: Fault, now: Now) {
+        match mem::take(&mut self.state) {
+            // Asked to come back later, or judged by the server: its other addresses would say the same.
+            State::Registering { target, .. } if fault.retry_after.is_none() => {
+                self.on_tried(target, &fault, now);
+            }
+            State::Online { since, spread, .. } => {
+                let healthy = now.instant.saturating_duration_since(since.instant);
+                let spread = if fault.server_lost { self.backoff.spread(spread) } else { Duration::ZERO };
+                let least = fault.retry_after.or_else(|| Some(spread).filter(|spread| !spread.is_zero()));
+                self.note(now, fault.text);
+                self.go_offline(fault.cause, healthy, least, now);
+            }
+            _ => {
+                self.note(now, fault.text);
+                self.go_offline(fault.cause, Duration::ZERO, fault.retry_after, now);
+            }
+        }
+    }
+
+    /// Nothing came of a target: on to the next one.
+    fn on_tried(&mut self, target: Target, fault: &Fault, now: Now) {
+        self.on_failed(target, fault, now);
+        self.next_step(now);
+    }
+
+    fn on_failed(&mut self, target: Target, fault: &Fault, now: Now) {
+        let failure = match fault.cause {
+            _ if fault.alpn => Failure::Alpn,
+            Cause::Refused => Failure::Refused,
+            Cause::Network | Cause::Ended => Failure::Way,
+        };
+        self.round.failed(target, failure);
+        let server = &self.config.server.addresses[target.server];
+        let ip = target.address.ip();
+        let place = if server.ip().is_some() { server.to_string() } else { format!("{server} ({ip})") };
+        self.note(now, format!("{place}: {}", fault.text));
+    }
+
+    fn go_offline(&mut self, cause: Cause, healthy: Duration, retry_after: Option<Duration>, now: Now) {
+        let delay = self.backoff.next_delay(cause, healthy, retry_after);
+        let shown = HumanDuration(Duration::from_secs(delay.as_millis().div_ceil(1000) as u64));
+        self.set_state(offline(now, delay), format_args!(": next try in {shown}"));
+    }
+
+    fn note(&mut self, now: Now, text: String) {
+        log::warning(format_args!("{text}"));
+        self.last_fault = Some((now.utc_ms, text));
+    }
+
+    fn set_state(&mut self, state: State, detail: fmt::Arguments<'_>) {
+        let (old, new) = (self.label, state.label());
+        log::info(format_args!("{old} -> {new}{detail}"));
+        self.label = new;
+        self.state = state;
+        self.news = true;
+    }
+}
+
+/// The state in words, for `systemctl status` and the status file: one line each for what there is to say.
+impl fmt::Display for Uplink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label)?;
+        match &self.state {
+            State::Online { link, since, .. } => {
+                let (peer, version, dialect) = (link.peer(), link.tls_version(), link.dialect());
+                write!(f, " since {} with {peer}, {version}, {dialect}", Utc(since.utc_ms))?;
+                if let Some(round_trip) = self.round_trip {
+                    write!(f, ", round trip {}", HumanDuration(round_trip))?;
+                }
+            }
+            State::Offline { until_ms, .. } => write!(f, ", next try at {}", Utc(*until_ms))?,
+            _ => {}
+        }
+        if let Some((at, text)) = &self.last_fault {
+            write!(f, "; last fault at {}: {text}", Utc(*at))?;
+        }
+        Ok(())
+    }
+}
+
+fn offline(now: Now, delay: Duration) -> State {
+    let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+    State::Offline { until: now.instant + delay, until_ms: now.utc_ms.saturating_add(delay_ms) }
+}
+
+/// What the poll found, and what time has brought.
+fn move_bytes(link: &mut Link, ready: PollFlags, now: Now) -> Result<(), LinkError> {
+    if ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+        link.handle_readable(now)?;
+    }
+    link.handle_timeout(now)
+}
+
+fn unreachable(error: &io::Error) -> Fault {
+    Fault::network(format!("no connection: {error}"))
+}
