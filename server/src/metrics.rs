@@ -1,0 +1,281 @@
+//! What the server counts, and its text for Prometheus. Every counter is an atomic that any task may raise.
+//!
+//! Labels take values from short lists that are fixed in the code, never from a peer: so the number of series is bounded.
+//! Names follow Prometheus's conventions: a prefix, base units, and `_total` for counters.
+
+use std::fmt;
+
+use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
+use prometheus_client::metrics::{
+    counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info,
+};
+use prometheus_client::registry::Registry as Series;
+
+use crate::session::Dialect;
+
+/// The media type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+
+/// From the fastest resumed handshake to the deadline of the slowest.
+const HANDSHAKE_BUCKETS: [f64; 9] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const WRITE_BUCKETS: [f64; 7] = [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 5.0];
+
+/// The server's counters.
+#[derive(Debug)]
+pub struct Metrics {
+    series: Series,
+    waiting: Gauge,
+    sessions: Family<Speaking, Gauge>,
+    handshakes: Family<HandshakeLabels, Counter>,
+    handshake_seconds: Family<HandshakeKind, Histogram, fn() -> Histogram>,
+    refusals: Family<Reason, Counter>,
+    ended: Family<Reason, Counter>,
+    heartbeats: Counter,
+    time_requests: Counter,
+    skipped: Counter,
+    bytes: Family<Direction, Counter>,
+    received: Counter,
+    sent: Counter,
+    store: StoreMetrics,
+}
+
+/// The part that the store's writer raises.
+#[derive(Clone, Debug)]
+pub struct StoreMetrics {
+    pub(crate) queued: Gauge,
+    pub(crate) lost: Counter,
+    pub(crate) failures: Counter,
+    pub(crate) write_seconds: Histogram,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Speaking {
+    protocol: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HandshakeLabels {
+    result: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HandshakeKind {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Direction {
+    direction: &'static str,
+}
+
+impl Metrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let bytes = Family::<Direction, Counter>::default();
+        let mut metrics = Self {
+            series: Series::with_prefix("moorline"),
+            waiting: Gauge::default(),
+            sessions: Family::default(),
+            handshakes: Family::default(),
+            handshake_seconds: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
+            refusals: Family::default(),
+            ended: Family::default(),
+            heartbeats: Counter::default(),
+            time_requests: Counter::default(),
+            skipped: Counter::default(),
+            received: bytes.get_or_create_owned(&Direction { direction: "received" }),
+            sent: bytes.get_or_create_owned(&Direction { direction: "sent" }),
+            bytes,
+            store: StoreMetrics::new(),
+        };
+        for dialect in [Dialect::Native, Dialect::Classic] {
+            // So that a series is there, at zero, before its first session.
+            drop(metrics.sessions.get_or_create(&Speaking { protocol: dialect.as_str() }));
+        }
+        metrics.name_series();
+        metrics
+    }
+
+    fn name_series(&mut self) {
+        let series = &mut self.series;
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        series.register("build", "The program's version", build);
+        series.register(
+            "connections_waiting",
+            "Connections that have not registered a device (yet)",
+            self.waiting.clone(),
+        );
+        series.register("sessions", "Devices online, by protocol", self.sessions.clone());
+        series.register("handshakes", "TLS handshakes, by how they ended", self.handshakes.clone());
+        series.register(
+            "handshake_seconds",
+            "From the accepted connection to the finished handshake",
+            self.handshake_seconds.clone(),
+        );
+        series.register("refusals", "Devices that were not taken in, by reason", self.refusals.clone());
+        series.register(
+            "sessions_ended",
+            "Sessions of registered devices that ended, by reason",
+            self.ended.clone(),
+        );
+        series.register("heartbeats", "Heartbeats answered", self.heartbeats.clone());
+        series.register("time_requests", "Time requests answered", self.time_requests.clone());
+        series.register("messages_skipped", "Messages that this version does not know", self.skipped.clone());
+        series.register("tls_bytes", "Bytes on device connections, TLS included", self.bytes.clone());
+        self.store.name_series(series);
+    }
+
+    /// A TLS handshake ended: `result` is `ok` or the reason why not, from a fixed list.
+    pub fn handshake(&self, result: &'static str, resumed: bool, seconds: f64) {
+        let kind = if resumed { "resumed" } else { "full" };
+        self.handshakes.get_or_create(&HandshakeLabels { result, kind }).inc();
+        self.handshake_seconds.get_or_create(&HandshakeKind { kind }).observe(seconds);
+    }
+
+    /// A device was not taken in; `reason` is a stable name from a fixed list.
+    pub fn refused(&self, reason: &'static str) {
+        self.refusals.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A heartbeat was answered.
+    pub fn heartbeat(&self) {
+        self.heartbeats.inc();
+    }
+
+    /// A time request was answered.
+    pub fn time_asked(&self) {
+        self.time_requests.inc();
+    }
+
+    /// A message was skipped that this version does not know.
+    pub fn skipped(&self) {
+        self.skipped.inc();
+    }
+
+    /// So many bytes came on a device's connection.
+    pub fn bytes_received(&self, bytes: usize) {
+        self.received.inc_by(bytes as u64);
+    }
+
+    /// So many bytes went out on a device's connection.
+    pub fn bytes_sent(&self, bytes: usize) {
+        self.sent.inc_by(bytes as u64);
+    }
+
+    /// So many connections have not registered a device.
+    pub fn waiting(&self, connections: usize) {
+        self.waiting.set(i64::try_from(connections).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn session_began(&self, dialect: Dialect) {
+        self.sessions.get_or_create(&Speaking { protocol: dialect.as_str() }).inc();
+    }
+
+    pub(crate) fn session_ended(&self, dialect: Dialect, reason: &'static str) {
+        self.sessions.get_or_create(&Speaking { protocol: dialect.as_str() }).dec();
+        self.ended.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// The store's part.
+    #[must_use]
+    pub const fn store(&self) -> &StoreMetrics {
+        &self.store
+    }
+
+    /// Everything in Prometheus's text format.
+    ///
+    /// # Errors
+    /// Never in practice: a `String` takes everything.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &self.series)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StoreMetrics {
+    fn new() -> Self {
+        Self {
+            queued: Gauge::default(),
+            lost: Counter::default(),
+            failures: Counter::default(),
+            write_seconds: Histogram::new(WRITE_BUCKETS),
+        }
+    }
+
+    fn name_series(&self, series: &mut Series) {
+        series.register(
+            "store_queue_length",
+            "Events and devices that wait to be stored",
+            self.queued.clone(),
+        );
+        series.register(
+            "store_lost_events",
+            "Events that were never stored: the queue was full, or the store failed until the end",
+            self.lost.clone(),
+        );
+        series.register(
+            "store_failures",
+            "Attempts to write to the store that failed",
+            self.failures.clone(),
+        );
+        series.register("store_write_seconds", "How long one batch took", self.write_seconds.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text_of(metrics: &Metrics) -> String {
+        metrics.text().unwrap()
+    }
+
+    #[test]
+    fn counters_are_named_by_convention() {
+        let metrics = Metrics::new();
+        metrics.heartbeat();
+        metrics.handshake("ok", true, 0.02);
+        metrics.refused("identity_mismatch");
+        metrics.bytes_received(10);
+        metrics.bytes_sent(20);
+        metrics.waiting(3);
+        let text = text_of(&metrics);
+        for line in [
+            "moorline_heartbeats_total 1",
+            "moorline_handshakes_total{result=\"ok\",kind=\"resumed\"} 1",
+            "moorline_handshake_seconds_bucket{kind=\"resumed\",le=\"0.025\"} 1",
+            "moorline_refusals_total{reason=\"identity_mismatch\"} 1",
+            "moorline_tls_bytes_total{direction=\"sent\"} 20",
+            "moorline_connections_waiting 3",
+            "moorline_store_lost_events_total 0",
+            "moorline_sessions{protocol=\"classic\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn sessions_rise_and_fall() {
+        let metrics = Metrics::new();
+        metrics.session_began(Dialect::Native);
+        metrics.session_began(Dialect::Native);
+        metrics.session_ended(Dialect::Native, "idle");
+        let text = text_of(&metrics);
+        assert!(text.contains("moorline_sessions{protocol=\"native\"} 1\n"), "{text}");
+        assert!(text.contains("moorline_sessions_ended_total{reason=\"idle\"} 1\n"), "{text}");
+    }
+}

@@ -1,0 +1,434 @@
+//! Who is online, and what is known of every device. It decides who is taken in: the newest session of a device is the one.
+//!
+//! It holds the truth in memory and tells the store through a queue, so it never waits for a disk. It knows no socket and
+//! no TLS; a session is told to go through its [`Exit`].
+//!
+//! One mutex guards it all: an entry changes in well under a microsecond, devices come and go a few thousand times a second
+//! at the most, and two locks could disagree about who is online. It is a plain `std` one, for nothing inside waits, and
+//! the lock is never held across an await. Heartbeats do not take it: see [`Presence::heard`].
+//!
+//! Memory: a known device costs about 300 bytes (its [`Device`] and its share of the map), one that is online 56 more (its
+//! [`Presence`], shared with its connection).
+
+mod listing;
+mod shared_text;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use moorline_protocol::Imei;
+
+use crate::clock::Now;
+use crate::config::Register;
+use crate::exit::Exit;
+use crate::identity::Certificate;
+use crate::metrics::Metrics;
+use crate::session::{Cause, Dialect, Registration, Rejection};
+use crate::store::{Credential, Device, Ended, Event, Fleet, Kind, LastSession, Queue};
+pub use listing::{Filter, Page, Shown};
+use shared_text::SharedTexts;
+
+/// What offline events say of sessions that a server did not live to see the end of.
+const SERVER_STOPPED: &str = "server_stopped";
+
+/// How far ahead session ids are reserved in the store: more than sessions can begin before a reservation is stored.
+const RESERVED_IDS: u64 = 100_000;
+
+/// A device that is heard anew after so long has the store told, so that a crash costs at most that much of `last_seen`.
+const SAVE_LAST_SEEN_AFTER_MS: i64 = 10 * 60 * 1000;
+
+/// How many entries are looked at under one lock.
+const CHUNK: usize = 1024;
+
+/// The registry: see the module.
+pub struct Registry {
+    state: Mutex<State>,
+    register: Register,
+    queue: Arc<Queue>,
+    metrics: Arc<Metrics>,
+}
+
+struct State {
+    devices: BTreeMap<Imei, Entry>,
+    online: usize,
+    next_session_id: u64,
+    /// Ids below this one are reserved in the store.
+    reserved: u64,
+    texts: SharedTexts,
+}
+
+struct Entry {
+    device: Device,
+    online: Option<Online>,
+}
+
+struct Online {
+    presence: Arc<Presence>,
+    exit: Arc<Exit>,
+}
+
+/// How a session ended.
+struct Ending {
+    kind: Kind,
+    /// A stable name from a fixed list.
+    cause: &'static str,
+    text: String,
+}
+
+impl Ending {
+    const fn new(kind: Kind, cause: &'static str, text: String) -> Self {
+        Self { kind, cause, text }
+    }
+}
+
+/// A device's being online, shared by the registry and its connection.
+#[derive(Debug)]
+pub struct Presence {
+    /// Names the session.
+    pub session_id: u64,
+    /// The device.
+    pub imei: Imei,
+    last_seen_ms: AtomicI64,
+}
+
+impl Presence {
+    /// Something came from the device. Lock-free: this is called for every message.
+    pub fn heard(&self, now: Now) {
+        // Nothing else is ordered by it, and the latest of two writers is as good as the other.
+        self.last_seen_ms.store(now.utc_ms, Ordering::Relaxed);
+    }
+
+    /// When the device was last heard, UTC milliseconds since 1970.
+    #[must_use]
+    pub fn last_seen_ms(&self) -> i64 {
+        self.last_seen_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a device comes from and how it speaks.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub dialect: Dialect,
+    /// The version of TLS, as `1.3`.
+    pub tls: &'static str,
+    /// What it showed.
+    pub certificate: Certificate,
+}
+
+/// Somebody who was not taken in.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused<'a> {
+    /// Where it came from.
+    pub address: SocketAddr,
+    /// Who it said it is.
+    pub imei: Option<Imei>,
+    /// What it showed.
+    pub certificate: Option<&'a Certificate>,
+    /// The stable name of the reason.
+    pub reason: &'static str,
+    /// The same in words for people.
+    pub text: &'a str,
+}
+
+impl Registry {
+    /// Takes over what the store knows. Devices that were online when the last server died go offline now.
+    #[must_use]
+    pub fn new(fleet: Fleet, register: Register, queue: Arc<Queue>, metrics: Arc<Metrics>, now: Now) -> Self {
+        let mut state = State {
+            devices: BTreeMap::new(),
+            online: 0,
+            next_session_id: fleet.next_session_id.max(1),
+            reserved: 0,
+            texts: SharedTexts::default(),
+        };
+        for mut device in fleet.devices {
+            state.texts.share_in(&mut device);
+            if device.session.ended.is_none() {
+                end_ghost(&mut device, &mut state.texts, &queue, now);
+            }
+            state.devices.insert(device.imei, Entry { device, online: None });
+        }
+        state.reserve_ids(&queue);
+        Self { state: Mutex::new(state), register, queue, metrics }
+    }
+
+    /// Takes a device in, and ends an older session of it. `former` is what the same connection holds already: a classic
+    /// device that was known by its certificate and registers now. It is given up, whatever comes of this.
+    ///
+    /// A rejection is not noted here: whoever ends the connection tells it by [`Self::refused`].
+    ///
+    /// # Errors
+    /// The device is not known, and only known ones are taken in.
+    pub fn register(
+        &self,
+        registration: Registration,
+        peer: Peer,
+        exit: Arc<Exit>,
+        former: Option<Arc<Presence>>,
+        now: Now,
+    ) -> Result<Arc<Presence>, Rejection> {
+        let mut state = self.lock();
+        if let Some(former) = former {
+            if former.imei == registration.imei && state.is_current(&former) {
+                self.fill_in(&mut state, &former, &registration, now);
+                return Ok(former);
+            }
+            let text = format!("its connection registered as {} instead", registration.imei);
+            self.take_off(
+                &mut state,
+                &former,
+                Ending::new(Kind::Offline, "registered_as_another", text),
+                now,
+            );
+        }
+        if self.register == Register::Known && !state.devices.contains_key(&registration.imei) {
+            return Err(Rejection::UnknownDevice);
+        }
+        self.replace(&mut state, registration.imei, peer.address, now);
+        Ok(self.take_in(&mut state, &registration, peer, exit, now))
+    }
+
+    /// A session is over. Does nothing when the device has a newer one.
+    pub fn leave(&self, presence: &Presence, cause: Cause, now: Now) {
+        let ending = Ending::new(Kind::Offline, cause.as_str(), cause.to_string());
+        self.take_off(&mut self.lock(), presence, ending, now);
+    }
+
+    /// Notes that somebody was not taken in.
+    pub fn refused(&self, refused: Refused<'_>, now: Now) {
+        let mismatch = refused.reason == "identity_mismatch";
+        self.queue.put_event(Event {
+            at_ms: now.utc_ms,
+            kind: if mismatch { Kind::IdentityMismatch } else { Kind::Refused },
+            imei: refused.imei,
+            session_id: None,
+            address: Some(refused.address),
+            certificate: refused.certificate.map(|certificate| certificate.serial.as_str().into()),
+            cause: Some(self.lock().texts.share(refused.reason)),
+            text: Some(refused.text.into()),
+        });
+    }
+
+    /// Tells every session to go, each with a time before which its device is not to come back.
+    pub fn end_all(&self, cause: Cause, mut retry_after: impl FnMut() -> Duration) {
+        let exits: Vec<_> = self
+            .lock()
+            .devices
+            .values()
+            .filter_map(|entry| entry.online.as_ref().map(|online| Arc::clone(&online.exit)))
+            .collect();
+        for exit in exits {
+            exit.order(cause, retry_after());
+        }
+    }
+
+    /// How many devices are online.
+    #[must_use]
+    pub fn online(&self) -> usize {
+        self.lock().online
+    }
+
+    /// How many devices are known.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.lock().devices.len()
+    }
+
+    /// Has the store told when devices were last heard that have been online for long. Call it every minute or so.
+    pub fn save_last_seen(&self, now: Now) {
+        self.in_chunks(None, |state, imeis| {
+            for imei in imeis {
+                let Some(Entry { device, online: Some(online) }) = state.devices.get_mut(imei) else {
+                    continue;
+                };
+                let last_seen_ms = online.presence.last_seen_ms().min(now.utc_ms);
+                if last_seen_ms - device.last_seen_ms >= SAVE_LAST_SEEN_AFTER_MS {
+                    device.last_seen_ms = last_seen_ms;
+                    self.queue.put_device(device.clone());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Gives `visit` all devices after `after`, a lock and some IMEIs at a time, so that registrations get their turn;
+    /// until it breaks off.
+    fn in_chunks(&self, after: Option<Imei>, mut visit: impl FnMut(&mut State, &[Imei]) -> ControlFlow<()>) {
+        let mut after = after;
+        loop {
+            let mut state = self.lock();
+            let imeis: Vec<Imei> = state.after(after).take(CHUNK).map(|(imei, _)| *imei).collect();
+            if visit(&mut state, &imeis).is_break() || imeis.len() < CHUNK {
+                return;
+            }
+            after = imeis.last().copied();
+        }
+    }
+
+    /// The device said more of itself than its certificate did.
+    fn fill_in(&self, state: &mut State, presence: &Presence, registration: &Registration, now: Now) {
+        presence.heard(now);
+        if let Some(entry) = state.devices.get_mut(&presence.imei) {
+            entry.device.app_id = registration.app_id.or(entry.device.app_id);
+            self.queue.put_device(entry.device.clone());
+        }
+    }
+
+    /// Ends the session that a new one takes over from.
+    fn replace(&self, state: &mut State, imei: Imei, newcomer: SocketAddr, now: Now) {
+        let Some(entry) = state.devices.get_mut(&imei) else { return };
+        let Some(older) = entry.online.take() else { return };
+        older.exit.order(Cause::Replaced, Duration::ZERO);
+        state.online -= 1;
+        let text = format!("a newer session from {newcomer} took over");
+        let ending = Ending::new(Kind::Replaced, Cause::Replaced.as_str(), text);
+        self.end_session(state, &older.presence, ending, now);
+    }
+
+    fn take_off(&self, state: &mut State, presence: &Presence, ending: Ending, now: Now) {
+        if !state.is_current(presence) {
+            return;
+        }
+        if let Some(entry) = state.devices.get_mut(&presence.imei) {
+            entry.online = None;
+            state.online -= 1;
+        }
+        self.end_session(state, presence, ending, now);
+    }
+
+    fn end_session(&self, state: &mut State, presence: &Presence, ending: Ending, now: Now) {
+        let Ending { kind, cause, text } = ending;
+        let name = state.texts.share(cause);
+        let Some(Entry { device, .. }) = state.devices.get_mut(&presence.imei) else { return };
+        device.last_seen_ms = presence.last_seen_ms();
+        device.session.ended = Some(Ended { at_ms: now.utc_ms, cause: Arc::clone(&name) });
+        self.metrics.session_ended(device.session.dialect, cause);
+        self.queue.put_event(event_of(device, kind, Some((name, text)), now));
+        self.queue.put_device(device.clone());
+    }
+
+    fn take_in(
+        &self,
+        state: &mut State,
+        registration: &Registration,
+        peer: Peer,
+        exit: Arc<Exit>,
+        now: Now,
+    ) -> Arc<Presence> {
+        let (imei, dialect) = (registration.imei, peer.dialect);
+        let id = state.next_session_id;
+        state.next_session_id += 1;
+        state.reserve_ids(&self.queue);
+        let presence = Arc::new(Presence { session_id: id, imei, last_seen_ms: AtomicI64::new(now.utc_ms) });
+        let online = Some(Online { presence: Arc::clone(&presence), exit });
+        let former = state.devices.remove(&imei).map(|entry| entry.device);
+        let device = device_of(registration, peer, id, former.as_ref(), &mut state.texts, now);
+        self.queue.put_event(event_of(&device, Kind::Online, None, now));
+        self.queue.put_device(device.clone());
+        state.devices.insert(imei, Entry { device, online });
+        state.online += 1;
+        self.metrics.session_began(dialect);
+        presence
+    }
+
+    /// A panic under the lock would leave at worst one entry stale; to go on is better than to lose everybody.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("online", &self.online()).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn is_current(&self, presence: &Presence) -> bool {
+        let online = self.devices.get(&presence.imei).and_then(|entry| entry.online.as_ref());
+        online.is_some_and(|online| online.presence.session_id == presence.session_id)
+    }
+
+    fn after(&self, after: Option<Imei>) -> impl Iterator<Item = (&Imei, &Entry)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.devices.range((after.map_or(Unbounded, Excluded), Unbounded))
+    }
+
+    /// Keeps the reservation ahead of the ids in use, in steps, so that a crash never lets an id be used twice.
+    fn reserve_ids(&mut self, queue: &Queue) {
+        if self.reserved < self.next_session_id + RESERVED_IDS / 2 {
+            self.reserved = self.next_session_id + RESERVED_IDS;
+            queue.put_next_session_id(self.reserved);
+        }
+    }
+}
+
+/// A device is online in the store and no server is there: the last one died.
+fn end_ghost(device: &mut Device, texts: &mut SharedTexts, queue: &Queue, now: Now) {
+    let cause = texts.share(SERVER_STOPPED);
+    device.session.ended = Some(Ended { at_ms: now.utc_ms, cause: Arc::clone(&cause) });
+    let text = "the server stopped without seeing the end of this session".to_owned();
+    queue.put_event(event_of(device, Kind::Offline, Some((cause, text)), now));
+    queue.put_device(device.clone());
+}
+
+fn event_of(device: &Device, kind: Kind, why: Option<(Arc<str>, String)>, now: Now) -> Event {
+    let (cause, text) = why.unzip();
+    Event {
+        at_ms: now.utc_ms,
+        kind,
+        imei: Some(device.imei),
+        session_id: Some(device.session.id),
+        address: Some(device.session.address),
+        certificate: None,
+        cause,
+        text: text.map(Into::into),
+    }
+}
+
+/// What is known of a device now that it has registered.
+fn device_of(
+    registration: &Registration,
+    peer: Peer,
+    session_id: u64,
+    former: Option<&Device>,
+    texts: &mut SharedTexts,
+    now: Now,
+) -> Device {
+    Device {
+        imei: registration.imei,
+        // A classic device that is known by its certificate has not said it in this session.
+        app_id: registration.app_id.or_else(|| former.and_then(|former| former.app_id)),
+        agent_version: texts.share(&registration.agent_version),
+        modem: texts.share(&registration.modem),
+        first_seen_ms: former.map_or(now.utc_ms, |former| former.first_seen_ms),
+        last_seen_ms: now.utc_ms,
+        session: LastSession {
+            id: session_id,
+            connected_at_ms: now.utc_ms,
+            address: peer.address,
+            dialect: peer.dialect,
+            tls: texts.share(peer.tls),
+            heartbeat_s: registration
+                .heartbeat
+                .map(|interval| u32::try_from(interval.as_secs()).unwrap_or(u32::MAX)),
+            ended: None,
+        },
+        certificate: Some(Credential {
+            serial: peer.certificate.serial.into(),
+            issuer: texts.share(&peer.certificate.issuer),
+            not_after_ms: peer.certificate.not_after_ms,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! What outlives the server: the devices it has known and what happened to them.
+//!
+//! ```text
+//!   registry ── Queue ──► writer thread ── one transaction per batch ──► Store ──► events for the API
+//! ```
+//!
+//! The registry holds the truth and never waits: it puts rows and events into a [`Queue`], and the [`Writer`] brings them
+//! to the [`Store`]. Devices are read once, at the start; events are read by the API, on a connection of its own.
+
+mod queue;
+mod record;
+
+use std::fmt;
+
+use moorline_protocol::Imei;
+
+pub use queue::{Batch, MAX_EVENTS, MAX_REFUSALS, Queue};
+pub use record::{Credential, Device, Ended, Event, Kind, LastSession, StoredEvent};
+
+/// How many events a store keeps; the oldest go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Events of devices. A million take about 150 MB.
+    pub sessions: u64,
+    /// Events that anybody can bring about: see [`Kind::is_refusal`].
+    pub refusals: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { sessions: 1_000_000, refusals: 100_000 }
+    }
+}
+
+/// What keeps the fleet. Every method may be called from any thread, and may block on the disk.
+pub trait Store: Send + Sync {
+    /// All that is known of the fleet; called once, at the start.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn load(&self) -> Result<Fleet, StoreError>;
+
+    /// Takes a batch in: all of it, or nothing of it and an error.
+    ///
+    /// # Errors
+    /// The store cannot be written; it holds what it held before.
+    fn apply(&self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Events in the order of their ids. It never waits for [`Self::apply`].
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError>;
+}
+
+/// What a store knows at the start.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    /// All devices.
+    pub devices: Vec<Device>,
+    /// No session had this id or a higher one.
+    pub next_session_id: u64,
+}
+
+/// Which events are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct EventQuery {
+    /// Those after this id, the oldest first; `None`: the newest there are.
+    pub after: Option<i64>,
+    /// Those of this device only.
+    pub imei: Option<Imei>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Some events, in the order of their ids.
+#[derive(Debug, Default)]
+pub struct EventPage {
+    /// They.
+    pub events: Vec<StoredEvent>,
+    /// The id of the newest event that the store ever gave, of any device; 0 when it gave none.
+    pub newest: i64,
+}
+
+/// Why a store cannot be used: what is wrong, with which file, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// The file is there and is none of this program's, or is damaged, or is of a newer version.
+    Unusable(String),
+    /// The file or its disk does not let itself be used, now.
+    Failed(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable(text) | Self::Failed(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
