@@ -47,28 +47,27 @@ pub fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 /// The file cannot be read, is readable by every user, or holds no private key.
 pub fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let (pem, metadata) = read(file)?;
-    // A group may read it: systemd gives a credential to the service's user by an ACL, whose mask shows as group bits.
-    if metadata.permissions().mode() & 0o007 != 0 {
-        return Err(named(file, "every user of this device may use the key; run: chmod 600"));
-    }
     let key = items(file, &pem)?.into_iter().find_map(|item| match item {
         Item::Pkcs1Key(key) => Some(key.into()),
         Item::Pkcs8Key(key) => Some(key.into()),
         Item::Sec1Key(key) => Some(key.into()),
         _ => None,
     });
-    key.ok_or_else(|| {
-        // A word from the file is enough to tell an encrypted key from no key at all.
-        let encrypted = pem.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED);
-        named(
-            file,
-            if encrypted {
-                "the private key is encrypted, and nobody is there to type its password; decrypt it with: openssl pkey"
-            } else {
-                "there is no private key in it (a PEM section `PRIVATE KEY`)"
-            },
-        )
-    })
+    let key = key.ok_or_else(|| named(file, no_key(&pem)))?;
+    // A group may read it: systemd gives a credential to the service's user by an ACL, whose mask shows as group bits.
+    if metadata.permissions().mode() & 0o007 != 0 {
+        return Err(named(file, "every user of this device may use the key; run: chmod 600"));
+    }
+    Ok(key)
+}
+
+/// What a file without a readable private key holds instead. An encrypted one says so in its text.
+fn no_key(pem: &[u8]) -> &'static str {
+    if pem.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED) {
+        "the private key is encrypted, and nobody is there to type its password; decrypt it with: openssl pkey"
+    } else {
+        "there is no private key in it (a PEM section `PRIVATE KEY`)"
+    }
 }
 
 const ENCRYPTED: &[u8] = b"ENCRYPTED";

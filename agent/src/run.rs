@@ -87,6 +87,7 @@ impl<'e> Agent<'e> {
             self.uplink.turn(ready.uplink, now);
             if self.uplink.is_gone() {
                 if self.stopping {
+                    self.report(now);
                     return Exit::Asked;
                 }
                 self.uplink.come_back(now);
@@ -138,12 +139,12 @@ impl<'e> Agent<'e> {
     /// Tells systemd and the status file what has changed.
     fn report(&mut self, now: Now) {
         let news = self.uplink.take_news();
-        if self.notifier.turn(now.instant) || news {
-            self.notifier.status(&self.uplink);
-        }
         if news && let Some(status) = &self.status {
             let imei = self.imei.map_or_else(|| "not known yet".to_owned(), |imei| imei.to_string());
             status.write(&format!("imei     {imei}\nlink     {}\n", self.uplink));
+        }
+        if self.notifier.turn(now.instant) || news {
+            self.notifier.status(&self.uplink);
         }
     }
 
@@ -207,7 +208,7 @@ fn tls(config: &Config, clock: &Arc<FlooredClock>) -> Result<Tls, rustls::Error>
     Tls::new(server.min_version, Arc::clone(&server.roots), &identity.certified_key, Arc::clone(clock))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the agent's one taking of chance, for the backoff's jitter")]
+/// Chance for the backoff's jitter.
 fn seed() -> Result<u64, getrandom::Error> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)?;

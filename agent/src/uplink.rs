@@ -388,11 +388,7 @@ impl Uplink {
             }
             Event::Answered { round_trip } => self.round_trip = Some(round_trip),
             Event::Time { offset_ms, round_trip } => {
-                log::info(format_args!("the server's clock is {offset_ms} ms ahead of this device's"));
-                // A classic server tells its local time without saying which zone that is.
-                if round_trip.is_some() {
-                    self.raise_floor(now, offset_ms);
-                }
+                self.on_time(offset_ms, round_trip, now);
             }
             Event::Skipped { message } => {
                 log::info(format_args!("skipped message {message}, which is not known here"));
@@ -407,9 +403,26 @@ impl Uplink {
         let state = State::Online { link, since: now, spread };
         let heartbeat = HumanDuration(heartbeat);
         match session {
-            Some(id) => self.set_state(state, format_args!(": session {id}, heartbeat {heartbeat}")),
-            None => self.set_state(state, format_args!(": heartbeat {heartbeat}")),
+            Some(id) => {
+                self.set_state(state, format_args!(": registered as session {id}, heartbeat {heartbeat}"));
+            }
+            None => self.set_state(state, format_args!(": registered, heartbeat {heartbeat}")),
         }
+    }
+
+    fn on_time(&self, offset_ms: i64, round_trip: Option<Duration>, now: Now) {
+        let Some(round_trip) = round_trip else {
+            // A classic server tells its local time without saying which zone that is.
+            let seconds = offset_ms / 1000;
+            return log::info(format_args!(
+                "the server's local time is {seconds} s ahead of UTC by this clock"
+            ));
+        };
+        let (server, round_trip) = (Utc(now.utc_ms.saturating_add(offset_ms)), HumanDuration(round_trip));
+        log::info(format_args!(
+            "the server's time is {server}, {offset_ms} ms ahead of this clock; round trip {round_trip}"
+        ));
+        self.raise_floor(now, offset_ms);
     }
 
     fn raise_floor(&self, now: Now, offset_ms: i64) {
