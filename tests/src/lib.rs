@@ -3,9 +3,11 @@
 pub mod certs;
 pub mod failure;
 pub mod http;
+mod lines;
 pub mod pair;
 pub mod process;
 pub mod programs;
 pub mod relay;
 pub mod rig;
+pub mod service_manager;
 pub mod settings;

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::failure::Failure;
+use crate::lines::{Found, Lines};
 
 /// How long a tale waits for what takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,7 +27,7 @@ pub struct Program {
     child: Child,
     /// How it ended, once that is known; its id may be another program's then.
     ended: Option<ExitStatus>,
-    output: Arc<Output>,
+    output: Arc<Lines>,
     /// Where the next [`Self::wait_for`] begins to look.
     next: usize,
 }
@@ -57,16 +58,16 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| Failure::new(format!("cannot start {name}: {error}")))?;
-        let output = Arc::new(Output::default());
+        let output = Arc::new(Lines::default());
         let hear = Arc::new(hear);
         let streams: [Option<Box<dyn Read + Send>>; 2] = [
             child.stdout.take().map(|stream| Box::new(stream) as _),
             child.stderr.take().map(|stream| Box::new(stream) as _),
         ];
         for stream in streams.into_iter().flatten() {
-            output.state().open += 1;
+            output.open();
             let (output, hear) = (Arc::clone(&output), Arc::clone(&hear));
-            thread::spawn(move || output.read(stream, &*hear));
+            thread::spawn(move || read(stream, &output, &*hear));
         }
         Ok(Self { name, child, ended: None, output, next: 0 })
     }
@@ -98,41 +99,28 @@ impl Program {
         &mut self,
         what: &str,
         patience: Duration,
-        mut pick: impl FnMut(&str) -> Option<T>,
+        pick: impl FnMut(&str) -> Option<T>,
     ) -> Result<T, Failure> {
-        let (mut at, mut found) = (self.next, None);
-        let state = self.output.wait_while(patience, |state| {
-            while found.is_none()
-                && let Some(line) = state.lines.get(at)
-            {
-                found = pick(line);
-                at += 1;
-            }
-            found.is_none() && state.open > 0
-        });
-        let ended = state.open == 0;
-        drop(state);
-        self.next = at;
-        match found {
-            Some(found) => Ok(found),
-            None if ended => {
+        match self.output.find(&mut self.next, patience, pick) {
+            Found::Yes(found) => Ok(found),
+            Found::Ended => {
                 let status = self.wait_exit(PATIENCE)?;
                 Err(self.failure(&format!("ended with {} and without {what:?}", Ended(status))))
             }
-            None => Err(self.failure(&format!("is silent about {what:?} for {patience:?}"))),
+            Found::Silent => Err(self.failure(&format!("is silent about {what:?} for {patience:?}"))),
         }
     }
 
     /// Whether a line so far holds `text`.
     #[must_use]
     pub fn said(&self, text: &str) -> bool {
-        self.output.state().lines.iter().any(|line| line.contains(text))
+        self.lines().iter().any(|line| line.contains(text))
     }
 
     /// Every line so far, of both outputs in the order they came.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.output.state().lines.clone()
+        self.output.all()
     }
 
     /// The process id.
@@ -169,7 +157,7 @@ impl Program {
         }
         let status = self.child.wait()?;
         self.ended = Some(status);
-        drop(self.output.wait_while(PATIENCE, |state| state.open > 0));
+        self.output.wait_end(PATIENCE);
         Ok(status)
     }
 
@@ -239,45 +227,14 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// What a program said so far.
-#[derive(Default)]
-struct Output {
-    state: Mutex<State>,
-    grown: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    lines: Vec<String>,
-    /// Streams that may still say something.
-    open: usize,
-}
-
-impl Output {
-    /// A reader's thread, until its stream ends. Bytes that are no UTF-8 are shown as such and end nothing.
-    fn read(&self, stream: impl Read, hear: &dyn Fn(&str)) {
-        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line).into_owned();
-            hear(&line);
-            self.state().lines.push(line);
-            self.grown.notify_all();
-        }
-        self.state().open -= 1;
-        self.grown.notify_all();
+/// A reader's thread, until its stream ends. Bytes that are no UTF-8 are shown as such and end nothing.
+fn read(stream: impl Read, lines: &Lines, hear: &dyn Fn(&str)) {
+    for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        hear(&line);
+        lines.push(line);
     }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait_while(
-        &self,
-        patience: Duration,
-        condition: impl FnMut(&mut State) -> bool,
-    ) -> MutexGuard<'_, State> {
-        let waited = self.grown.wait_timeout_while(self.state(), patience, condition);
-        waited.unwrap_or_else(PoisonError::into_inner).0
-    }
+    lines.close();
 }
 
 #[cfg(test)]
@@ -290,9 +247,10 @@ mod tests {
 
     #[test]
     fn lines_are_found_in_order() {
-        let mut program = shell("echo one; echo two >&2; read nothing; echo one again; sleep 60");
+        let mut program = shell("echo one; echo two >&2; echo one again");
         assert_eq!(program.wait_for("one").unwrap(), "one");
         assert_eq!(program.wait_for("one").unwrap(), "one again");
+        assert!(program.wait_exit(PATIENCE).unwrap().success());
         assert!(program.said("two"));
     }
 

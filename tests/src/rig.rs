@@ -13,6 +13,7 @@
 
 use std::cell::Cell;
 use std::env;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -30,6 +31,7 @@ use crate::failure::Failure;
 use crate::http::Operators;
 use crate::process::{PATIENCE, Program};
 use crate::programs::program_with;
+use crate::service_manager::ServiceManager;
 use crate::settings::Settings;
 
 /// For tales of one device: an IMEI whose TAC is for test equipment.
@@ -88,6 +90,7 @@ impl Rig {
             .set("listen.operators", SocketAddr::new(host(), 0))
             .set("tls.client_ca", self.pki.ca().display())
             .set("session.heartbeat_min", "1s")
+            .set("session.spread", "1s")
             .set("store.path", database.display())
             .certified(&self.pki.server()?))
     }
@@ -114,6 +117,12 @@ impl Rig {
             .certified(&self.pki.device(imei.parse::<Imei>()?)?))
     }
 
+    /// The folder for all of it.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// A folder for one more program.
     #[track_caller]
     fn member(&self, name: &str) -> Result<PathBuf, Failure> {
@@ -138,6 +147,7 @@ struct Setup {
     features: &'static [&'static str],
     folder: PathBuf,
     settings: Settings,
+    environment: Vec<(&'static str, OsString)>,
     hear: Hear,
 }
 
@@ -146,7 +156,9 @@ type Hear = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl Setup {
     fn new(name: &'static str, folder: PathBuf) -> Self {
-        Self { name, features: &[], folder, settings: Settings::default(), hear: Arc::new(|_| ()) }
+        let environment = vec![("PATH", env::var_os("PATH").unwrap_or_default())];
+        let hear = Arc::new(|_: &str| ());
+        Self { name, features: &[], folder, settings: Settings::default(), environment, hear }
     }
 
     fn config(&self) -> PathBuf {
@@ -162,8 +174,8 @@ impl Setup {
         let mut command = Command::new(program_with(self.name, self.features)?);
         command
             .env_clear()
-            .env("PATH", env::var_os("PATH").unwrap_or_default())
             .env("RUNTIME_DIRECTORY", &self.folder)
+            .envs(self.environment.clone())
             .current_dir(&self.folder);
         Ok(command)
     }
@@ -190,6 +202,12 @@ impl ServerSetup {
     /// Gives it another certificate.
     pub fn certified(self, by: &Credentials) -> Self {
         self.set("tls.certificate", by.certificate.display()).set("tls.key", by.key.display())
+    }
+
+    /// Puts it under a service manager.
+    pub fn under(mut self, manager: &ServiceManager) -> Self {
+        self.0.environment.extend(manager.environment());
+        self
     }
 
     /// Gives each line that it says to `hear` too.
@@ -315,6 +333,12 @@ impl AgentSetup {
     /// Builds it with these cargo features.
     pub const fn features(mut self, features: &'static [&'static str]) -> Self {
         self.0.features = features;
+        self
+    }
+
+    /// Puts it under a service manager.
+    pub fn under(mut self, manager: &ServiceManager) -> Self {
+        self.0.environment.extend(manager.environment());
         self
     }
 
