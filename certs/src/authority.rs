@@ -4,7 +4,6 @@
 //! device's IMEI as RFC 7254 names it.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use moorline_protocol::Imei;
 use rcgen::string::Ia5String;
@@ -17,8 +16,11 @@ use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Version};
+use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::key::{KeyError, PrivateKey, PublicKey, blocks};
+use crate::names::ServerNames;
 use crate::reason::Reason;
 use crate::serial::Serial;
 use crate::validity::Validity;
@@ -121,6 +123,19 @@ impl Authority {
         self.not_after
     }
 
+    /// Did this CA sign that certificate?
+    pub(crate) fn signed(&self, x509: &X509Certificate<'_>) -> bool {
+        let public = self.issuer.key().subject_public_key_info();
+        SubjectPublicKeyInfo::from_der(&public)
+            .is_ok_and(|(_, key)| x509.verify_signature(Some(&key)).is_ok())
+    }
+
+    /// Did this CA sign that revocation list?
+    pub(crate) fn signed_list(&self, list: &CertificateRevocationList<'_>) -> bool {
+        let public = self.issuer.key().subject_public_key_info();
+        SubjectPublicKeyInfo::from_der(&public).is_ok_and(|(_, key)| list.verify_signature(&key).is_ok())
+    }
+
     /// Signs a server's certificate.
     ///
     /// # Errors
@@ -134,7 +149,7 @@ impl Authority {
     ) -> Result<Issued, AuthorityError> {
         let validity = validity.until_at_most(self.not_after);
         let mut params = leaf(names.common_name().as_deref(), &serial, validity);
-        params.subject_alt_names = names.0.clone();
+        params.subject_alt_names = names.alternatives().to_vec();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.issue(&params, key, serial)
     }
@@ -255,52 +270,6 @@ fn key_identifier(x509: &X509Certificate<'_>) -> KeyIdMethod {
         .unwrap_or(KeyIdMethod::Sha256)
 }
 
-/// The names under which devices look for a server: at least one.
-#[derive(Clone, Debug)]
-pub struct ServerNames(Vec<SanType>);
-
-impl ServerNames {
-    /// The names given; the first becomes the subject's common name too.
-    ///
-    /// # Errors
-    /// [`AuthorityError::ServerNames`] when there is none, [`AuthorityError::DnsName`] for one that is not a
-    /// host's name.
-    pub fn new(
-        dns: impl IntoIterator<Item = impl AsRef<str>>,
-        addresses: impl IntoIterator<Item = IpAddr>,
-    ) -> Result<Self, AuthorityError> {
-        let mut names = Vec::new();
-        for name in dns {
-            names.push(SanType::DnsName(dns_name(name.as_ref())?));
-        }
-        names.extend(addresses.into_iter().map(SanType::IpAddress));
-        if names.is_empty() {
-            return Err(AuthorityError::ServerNames);
-        }
-        Ok(Self(names))
-    }
-
-    /// Longer names than a common name may be stand in the alternative names alone, where they are looked for.
-    fn common_name(&self) -> Option<String> {
-        let name = match self.0.first()? {
-            SanType::DnsName(name) => name.to_string(),
-            SanType::IpAddress(address) => address.to_string(),
-            _ => return None,
-        };
-        (name.len() <= COMMON_NAME_MAX).then_some(name)
-    }
-}
-
-/// Labels of letters, digits, `-` and `_`, up to 253 octets; the first may be `*`.
-fn dns_name(text: &str) -> Result<Ia5String, AuthorityError> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(plain);
-    let host = text.strip_prefix("*.").unwrap_or(text);
-    let is_name = text.len() <= 253 && host.split('.').all(is_label) && text.parse::<IpAddr>().is_err();
-    let name = is_name.then(|| Ia5String::try_from(text).ok()).flatten();
-    name.ok_or_else(|| AuthorityError::DnsName(text.into()))
-}
-
 /// Why a CA cannot be used or does not sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthorityError {
@@ -356,4 +325,4 @@ impl fmt::Display for AuthorityError {
 impl std::error::Error for AuthorityError {}
 
 /// The longest common name (RFC 5280 appendix A, ub-common-name).
-const COMMON_NAME_MAX: usize = 64;
+pub(crate) const COMMON_NAME_MAX: usize = 64;
