@@ -17,7 +17,7 @@ pub struct Admission<H> {
     /// In the order they came, so that the first is the oldest.
     waiting: BTreeMap<u64, Waiting<H>>,
     by_source: HashMap<Source, BTreeSet<u64>>,
-    registered: usize,
+    registered: BTreeMap<u64, H>,
     next: u64,
 }
 
@@ -52,7 +52,13 @@ impl<H> Admission<H> {
     /// `capacity` is how many connections the descriptors suffice for.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, waiting: BTreeMap::new(), by_source: HashMap::new(), registered: 0, next: 0 }
+        Self {
+            capacity,
+            waiting: BTreeMap::new(),
+            by_source: HashMap::new(),
+            registered: BTreeMap::new(),
+            next: 0,
+        }
     }
 
     /// A connection came. `None`: every descriptor is held by a registered device, so there is nobody to send away.
@@ -62,7 +68,7 @@ impl<H> Admission<H> {
         let share = (self.capacity / SHARE).max(1);
         let victim = if held.is_some_and(|seats| seats.len() >= share) {
             held.and_then(BTreeSet::first).map(|seat| (*seat, Eviction::Share))
-        } else if self.waiting.len() + self.registered >= self.capacity {
+        } else if self.waiting.len() + self.registered.len() >= self.capacity {
             Some((*self.waiting.first_key_value()?.0, Eviction::Capacity))
         } else {
             None
@@ -83,18 +89,21 @@ impl<H> Admission<H> {
 
     /// The connection said who it is.
     pub fn register(&mut self, seat: u64) {
-        if self.remove(seat).is_some() {
-            self.registered += 1;
+        if let Some(waiting) = self.remove(seat) {
+            self.registered.insert(seat, waiting.handle);
         }
     }
 
-    /// The connection is over. `registered`: it had said who it is.
-    pub fn leave(&mut self, seat: u64, registered: bool) {
-        if registered {
-            self.registered = self.registered.saturating_sub(1);
-        } else {
+    /// The connection is over.
+    pub fn leave(&mut self, seat: u64) {
+        if self.registered.remove(&seat).is_none() {
             self.remove(seat);
         }
+    }
+
+    /// All connections that have not been sent away, in the order in which they came to be what they are.
+    pub fn everyone(&self) -> impl Iterator<Item = &H> {
+        self.registered.values().chain(self.waiting.values().map(|waiting| &waiting.handle))
     }
 
     /// How many connections have not said who they are.
@@ -177,7 +186,7 @@ mod tests {
             admission.register(seat);
         }
         assert_eq!(admission.admit(address(3), 3), None);
-        admission.leave(0, true);
+        admission.leave(0);
         assert_eq!(admission.admit(address(3), 3).unwrap().evicted, None);
     }
 
@@ -189,8 +198,8 @@ mod tests {
             if n % 2 == 0 {
                 admission.register(seat);
             }
-            admission.leave(seat, n % 2 == 0);
+            admission.leave(seat);
         }
-        assert_eq!((admission.waiting(), admission.registered, admission.by_source.len()), (0, 0, 0));
+        assert_eq!((admission.everyone().count(), admission.by_source.len()), (0, 0));
     }
 }

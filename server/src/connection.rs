@@ -1,4 +1,4 @@
-//! One device's connection: the shell around [`Session`]. It owns the socket and the waiting; what to say is the session's
+//! One device's connection: the shell around its session. It owns the socket and the waiting; what to say is the session's
 //! matter, who may stay the registry's.
 //!
 //! ```text
@@ -8,51 +8,57 @@
 //!
 //! While it waits, a connection owns no buffer: see `scratch`.
 
-mod exit;
+mod conversation;
+mod farewell;
 mod handshake;
 mod scratch;
 
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::clock::{self, Now};
-use crate::identity::Certificate;
-use crate::listener::Seat;
+use crate::exit::Exit;
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
-use crate::registry::{Peer, Presence, Registry};
-use crate::session::{Cause, Dialect, Event, MAX_TRANSMIT, Policy, Registration, Session};
-use crate::tls::{Device, Progress, Tls, TlsSource};
-pub use exit::{Exit, Order};
+use crate::registry::Registry;
+use crate::seats::{Seat, Seats};
+use crate::session::{Cause, Policy};
+use crate::tls::{Progress, Tls, TlsSource};
+use conversation::Conversation;
 use handshake::{Failure, Shaken};
 use scratch::Scratch;
 
 /// How long a device may leave what it is sent untaken.
 const WRITE_STALL: Duration = Duration::from_secs(30);
 
-/// How long the last words may take.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// The most that is kept of what came and cannot be taken yet: a TLS record is at most 18,437 bytes long, and after the
+/// handshake no message of TLS itself is longer than one.
+const MAX_REST: usize = 20 * 1024;
 
 /// What all connections share.
 pub struct Link {
     /// TLS's configuration in force.
     pub tls: TlsSource,
-    /// What every session is asked.
-    pub policy: Arc<Policy>,
+    /// What new sessions are asked; those that stand keep theirs.
+    pub policy: ArcSwap<Policy>,
     /// Who is online.
     pub registry: Arc<Registry>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Handshake steps that run at once.
     pub crypto: Semaphore,
+    /// Who holds a descriptor.
+    pub seats: Arc<Seats>,
     /// Who was refused, said without flooding the log.
     pub refusals: Refusals,
 }
@@ -65,23 +71,23 @@ pub(crate) async fn serve(
     seat: Seat,
     exit: Arc<Exit>,
 ) {
-    // Boxed, so that what only a handshake needs is given back when it is over.
     let began = clock::now();
     let shaken = tokio::select! {
+        biased;
+        order = exit.ordered() => return debug!(%address, "sent away during the handshake: {}", order.cause),
+        // Boxed, so that what only a handshake needs is given back when it is over.
         shaken = Box::pin(handshake::shake(&socket, &link)) => shaken,
-        order = exit.ordered() => return debug!(%address, "sent away before it said who it is: {}", order.cause),
     };
     let seconds = clock::now().instant.saturating_duration_since(began.instant).as_secs_f64();
     match shaken {
         Ok(shaken) => {
             link.metrics.handshake("ok", shaken.device.resumed, seconds);
-            let mut connection = Connection::new(socket, address, shaken, link, seat, exit);
-            let cause = connection.run().await;
-            connection.conversation.leave(cause);
+            Connection::new(socket, address, shaken, link, seat, exit).run().await;
         }
-        Err(Failure::Refused(refusal)) => {
-            link.metrics.handshake(refusal.reason, false, seconds);
-            link.refusals.handshake(address, &refusal, &link.registry);
+        Err(Failure::Refused { refusal, resumed }) => {
+            link.metrics.handshake(refusal.reason, resumed, seconds);
+            link.refusals.handshake(address, &refusal, &link);
+            farewell::hear_out(&socket).await;
         }
         // A connection that was opened and closed is a port check, as load balancers make them.
         Err(Failure::Gone { quiet: true }) => debug!(%address, "opened and closed without a word"),
@@ -95,26 +101,13 @@ pub(crate) async fn serve(
 /// An open connection.
 struct Connection {
     socket: TcpStream,
-    tls: Tls,
+    tls: Box<Tls>,
     /// The beginning of a record that is not finished; empty nearly always.
     rest: Vec<u8>,
     /// Records that the socket did not take; while there are any, nothing is read.
     unsent: Vec<u8>,
     unsent_since: Option<std::time::Instant>,
     conversation: Conversation,
-}
-
-/// The session and those it speaks of, apart from the bytes.
-struct Conversation {
-    session: Session,
-    /// Who it is, until the registry has heard of it.
-    device: Box<Device>,
-    address: SocketAddr,
-    presence: Option<Arc<Presence>>,
-    ended: Option<Cause>,
-    link: Arc<Link>,
-    seat: Seat,
-    exit: Arc<Exit>,
 }
 
 impl Connection {
@@ -128,40 +121,41 @@ impl Connection {
     ) -> Self {
         let Shaken { tls, device, rest, plaintext } = shaken;
         let now = clock::now();
-        let imei = device.certificate.named_imei();
-        let session = Session::new(device.dialect, imei, Arc::clone(&link.policy), now);
-        let device = Box::new(device);
-        let conversation =
-            Conversation { session, device, address, presence: None, ended: None, link, seat, exit };
+        let conversation = Conversation::new(device, address, link, seat, exit, now);
         let mut connection = Self { socket, tls, rest, unsent: Vec::new(), unsent_since: None, conversation };
         scratch::with(|scratch| {
-            connection.conversation.hear(&plaintext, scratch, now);
+            connection.conversation.hear(&plaintext, &mut scratch.frames, now);
             connection.send(scratch);
         });
         connection
     }
 
-    /// Until the session is over; why it is.
-    async fn run(&mut self) -> Cause {
+    #[expect(clippy::disallowed_methods, reason = "the one place that waits for a session's deadline")]
+    async fn run(mut self) {
         let mut alarm = pin!(sleep_until(self.deadline()));
         loop {
-            if let Some(cause) = self.conversation.ended {
-                self.take_leave().await;
-                return cause;
+            if let Some(cause) = self.conversation.ended() {
+                self.conversation.leave(cause);
+                return self.take_leave(cause).await;
             }
             if let Err(cause) = self.turn(alarm.as_mut()).await {
-                return cause;
+                return self.conversation.leave(cause);
+            }
+            // Messages move the deadline on, and the alarm is set anew when it rings; a shorter patience moves it back.
+            let next = self.deadline();
+            if next < alarm.deadline() {
+                alarm.as_mut().reset(next);
             }
         }
     }
 
     /// Waits for the next thing to happen and reacts to it.
-    async fn turn(&mut self, mut alarm: std::pin::Pin<&mut Sleep>) -> Result<(), Cause> {
+    async fn turn(&mut self, mut alarm: Pin<&mut Sleep>) -> Result<(), Cause> {
         let blocked = !self.unsent.is_empty();
         tokio::select! {
             biased;
-            order = self.conversation.exit.ordered() => {
-                self.conversation.session.end(order.cause, order.retry_after);
+            order = self.conversation.ordered() => {
+                self.conversation.end(order.cause, order.retry_after);
                 self.speak();
             }
             ready = self.socket.writable(), if blocked => {
@@ -172,21 +166,19 @@ impl Connection {
                 ready.map_err(|_| Cause::Lost)?;
                 self.read()?;
             }
-            () = &mut alarm => {
+            () = alarm.as_mut() => {
                 self.on_alarm()?;
-                // Deadlines only ever move on, so the alarm is set anew when it rings and not at each message.
                 let next = self.deadline();
-                alarm.as_mut().reset(next);
+                alarm.reset(next);
             }
         }
         Ok(())
     }
 
     fn deadline(&self) -> Instant {
-        let session = self.conversation.session.poll_timeout();
         let stall = self.unsent_since.map(|since| since + WRITE_STALL);
-        // A session without a deadline is over, which `run` sees first.
-        let next = session.into_iter().chain(stall).min();
+        let next = self.conversation.deadline().into_iter().chain(stall).min();
+        // A session without a deadline is over, which `run` sees before it waits.
         Instant::from_std(next.unwrap_or_else(|| clock::now().instant + WRITE_STALL))
     }
 
@@ -195,7 +187,7 @@ impl Connection {
         if self.unsent_since.is_some_and(|since| now.instant >= since + WRITE_STALL) {
             return Err(Cause::Stalled);
         }
-        self.conversation.session.handle_timeout(now);
+        self.conversation.on_timeout(now);
         self.speak();
         Ok(())
     }
@@ -203,7 +195,7 @@ impl Connection {
     /// Sends what the session has to say of itself.
     fn speak(&mut self) {
         scratch::with(|scratch| {
-            self.conversation.drain(scratch, clock::now());
+            self.conversation.drain(&mut scratch.frames, clock::now());
             self.send(scratch);
         });
     }
@@ -216,46 +208,54 @@ impl Connection {
                 Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(_) => return Err(Cause::Lost),
             };
-            self.conversation.link.metrics.bytes_received(len);
-            let result = self.hear(len, scratch);
+            let now = clock::now();
+            if self.conversation.may_stay(&mut self.tls, len, now) {
+                self.take(len, scratch, now)?;
+            } else {
+                self.conversation.drain(&mut scratch.frames, now);
+            }
             self.send(scratch);
-            result
+            Ok(())
         })
     }
 
     /// Takes the first `len` bytes of the read buffer, behind what is left of an unfinished record.
-    fn hear(&mut self, len: usize, scratch: &mut Scratch) -> Result<(), Cause> {
-        let now = clock::now();
-        let mut read = std::mem::take(&mut scratch.read);
-        let mut joined = std::mem::take(&mut self.rest);
-        let incoming = if joined.is_empty() {
-            read.get_mut(..len).unwrap_or_default()
+    fn take(&mut self, len: usize, scratch: &mut Scratch, now: Now) -> Result<(), Cause> {
+        let Scratch { read, records, frames } = scratch;
+        let read = read.get_mut(..len).unwrap_or_default();
+        let mut joined = mem::take(&mut self.rest);
+        let continued = !joined.is_empty();
+        if continued {
+            joined.extend_from_slice(read);
+        }
+        let incoming = if continued { joined.as_mut_slice() } else { &mut *read };
+        let conversation = &mut self.conversation;
+        let taken = self.tls.take(incoming, records, |plaintext| conversation.hear(plaintext, frames, now));
+        let (taken, progress) = taken.map_err(|fault| {
+            debug!("TLS failed: {fault}");
+            // The alert that tells the device why.
+            self.write(records);
+            Cause::Lost
+        })?;
+        if continued {
+            joined.drain(..taken);
+            self.rest = if joined.is_empty() { Vec::new() } else { joined };
         } else {
-            joined.extend_from_slice(read.get(..len).unwrap_or_default());
-            &mut joined
-        };
-        let mut records = std::mem::take(&mut scratch.records);
-        let taken = self.tls.take(incoming, &mut records, |plaintext| {
-            self.conversation.hear(plaintext, scratch, now);
-        });
-        scratch.records = records;
-        if let Ok((taken, _)) = taken {
-            self.rest = incoming.get(taken..).unwrap_or_default().to_vec();
+            self.rest = read.get(taken..).unwrap_or_default().to_vec();
         }
-        scratch.read = read;
-        match taken {
-            Ok((_, Progress::PeerClosed)) if self.conversation.ended.is_none() => Err(Cause::Closed),
-            Ok(_) => Ok(()),
-            Err(_) => Err(Cause::Lost),
+        if progress == Progress::PeerClosed {
+            self.conversation.closed();
         }
+        if self.rest.len() > MAX_REST { Err(Cause::Lost) } else { Ok(()) }
     }
 
     /// Makes records of the frames and gives them to the socket.
     fn send(&mut self, scratch: &mut Scratch) {
         let Scratch { frames, records, .. } = scratch;
-        for frame in frames.iter() {
-            if self.tls.say(frame, records).is_err() {
-                self.conversation.ended.get_or_insert(Cause::Internal);
+        for frame in frames.records(self.conversation.dialect()) {
+            if let Err(fault) = self.tls.say(frame, &mut self.rest, records) {
+                debug!("TLS failed: {fault}");
+                self.conversation.failed();
             }
         }
         self.write(records);
@@ -263,15 +263,16 @@ impl Connection {
 
     /// Gives records to the socket; what it does not take waits.
     fn write(&mut self, records: &[u8]) {
-        let written = if self.unsent.is_empty() && !records.is_empty() {
-            self.socket.try_write(records).unwrap_or(0)
-        } else {
-            0
-        };
-        self.conversation.link.metrics.bytes_sent(records.len());
-        if let Some(unsent) = records.get(written..).filter(|unsent| !unsent.is_empty()) {
+        if records.is_empty() {
+            return;
+        }
+        self.conversation.count_sent(records.len());
+        // A fault shows again when the rest is flushed.
+        let written = if self.unsent.is_empty() { self.socket.try_write(records).unwrap_or(0) } else { 0 };
+        let unsent = records.get(written..).unwrap_or_default();
+        if !unsent.is_empty() {
             self.unsent.extend_from_slice(unsent);
-            self.unsent_since.get_or_insert(clock::now().instant);
+            self.unsent_since.get_or_insert_with(|| clock::now().instant);
         }
     }
 
@@ -279,9 +280,11 @@ impl Connection {
         match self.socket.try_write(&self.unsent) {
             Ok(written) => {
                 self.unsent.drain(..written);
-                self.unsent_since = (!self.unsent.is_empty()).then(|| clock::now().instant);
                 if self.unsent.is_empty() {
                     self.unsent = Vec::new();
+                    self.unsent_since = None;
+                } else {
+                    self.unsent_since = Some(clock::now().instant);
                 }
                 Ok(())
             }
@@ -291,101 +294,12 @@ impl Connection {
     }
 
     /// Sends what is still unsent and close_notify, as far as the device takes it in time.
-    async fn take_leave(&mut self) {
-        let mut records = Vec::new();
-        self.tls.close(&mut records);
-        self.write(&records);
-        let until = Instant::from_std(clock::now().instant + LAST_WORDS);
-        while !self.unsent.is_empty() {
-            let ready = tokio::time::timeout_at(until, self.socket.writable()).await;
-            if !matches!(ready, Ok(Ok(()))) || self.flush().is_err() {
-                return;
-            }
-        }
-    }
-}
-
-impl Conversation {
-    fn hear(&mut self, plaintext: &[u8], scratch: &mut Scratch, now: Now) {
-        let mut input = plaintext;
-        while !input.is_empty() {
-            self.session.handle_bytes(&mut input, now);
-            self.drain(scratch, now);
-        }
-        if let Some(presence) = &self.presence {
-            presence.heard(now);
-        }
-    }
-
-    /// Takes out of the session what it has to say and to tell.
-    fn drain(&mut self, scratch: &mut Scratch, now: Now) {
-        let mut frame = [0; MAX_TRANSMIT];
-        loop {
-            if let Some(len) = self.session.poll_transmit(&mut frame, now) {
-                scratch.frames.push(frame.get(..len).unwrap_or_default());
-            } else if let Some(event) = self.session.poll_event() {
-                self.on_event(event, now);
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn on_event(&mut self, event: Event, now: Now) {
-        let metrics = &self.link.metrics;
-        match event {
-            Event::Registering(registration) => self.on_registering(*registration, now),
-            Event::Heartbeat => metrics.heartbeat(),
-            Event::TimeAsked => metrics.time_asked(),
-            Event::Skipped { .. } => metrics.skipped(),
-            Event::Status(_) | Event::EchoAck { .. } => {}
-            Event::Ended(cause) => self.ended = Some(cause),
-        }
-    }
-
-    fn on_registering(&mut self, registration: Registration, now: Now) {
-        // A classic device that was taken in by its certificate and registers now leaves its first entry for another.
-        let former = self.presence.take();
-        let ender: Arc<Exit> = Arc::clone(&self.exit);
-        let taken_in = self.link.registry.register(registration, self.peer(), ender, former, now);
-        match taken_in {
-            Ok(presence) => {
-                self.seat.register();
-                self.session.accept(presence.session_id);
-                self.presence = Some(presence);
-            }
-            Err(rejection) => self.session.reject(rejection),
-        }
-    }
-
-    fn peer(&self) -> Peer {
-        let Device { dialect, certificate, version, .. } = &*self.device;
-        Peer { address: self.address, dialect: *dialect, tls: version, certificate: certificate.clone() }
-    }
-
-    /// The connection is over.
-    fn leave(&mut self, cause: Cause) {
-        let now = clock::now();
-        match (self.presence.take(), cause) {
-            (Some(presence), cause) => self.link.registry.leave(&presence, cause, now),
-            (None, Cause::Refused(rejection)) => {
-                self.link.refusals.device(
-                    self.address,
-                    rejection,
-                    &self.device.certificate,
-                    &self.link.registry,
-                );
-            }
-            (None, cause) => info!(address = %self.address, "ended before it registered: {cause}"),
-        }
-    }
-}
-
-impl Drop for Conversation {
-    /// A task that panicked must not leave its device online.
-    fn drop(&mut self) {
-        if self.presence.is_some() {
-            self.leave(Cause::Internal);
+    async fn take_leave(mut self, cause: Cause) {
+        self.tls.close(&mut self.rest, &mut self.unsent);
+        let _ = farewell::write_all(&self.socket, &self.unsent).await;
+        // One that was sent away for its descriptor has to give it back now.
+        if cause != Cause::NoHello {
+            farewell::hear_out(&self.socket).await;
         }
     }
 }

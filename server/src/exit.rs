@@ -1,6 +1,6 @@
 //! How a connection is told to go: by the registry, by the admission, or by the server that stops.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -26,20 +26,22 @@ pub struct Order {
 impl Exit {
     /// Tells the connection to go. The first order counts.
     pub fn order(&self, cause: Cause, retry_after: Duration) {
-        let mut order = self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        order.get_or_insert(Order { cause, retry_after });
-        drop(order);
+        self.order.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(Order { cause, retry_after });
         self.notify.notify_one();
+    }
+
+    /// The order, if one was given.
+    pub(crate) fn given(&self) -> Option<Order> {
+        *self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the order.
     pub(crate) async fn ordered(&self) -> Order {
         loop {
-            let order = *self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            match order {
-                Some(order) => return order,
-                None => self.notify.notified().await,
+            if let Some(order) = self.given() {
+                return order;
             }
+            self.notify.notified().await;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a device's certificate says: whose it is, who issued it, how long it is good for. Knows X.509, not TLS.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use moorline_protocol::{Imei, ImeiError};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate, X509Version};
@@ -74,6 +74,15 @@ impl Certificate {
         })
     }
 
+    /// Adds to a line of the log what a person needs to find the certificate.
+    pub(crate) fn describe(&self, line: &mut String) {
+        let _ = write!(line, " (subject {}, serial {}", quoted(&self.subject), quoted(&self.serial));
+        if let Ok(imei) = self.imei {
+            let _ = write!(line, ", IMEI {imei}");
+        }
+        line.push(')');
+    }
+
     /// The IMEI it names, if it names one.
     #[must_use]
     pub fn named_imei(&self) -> Option<Imei> {
@@ -111,4 +120,13 @@ fn is_imei_urn(uri: &str) -> bool {
 
 fn common_name<'x>(x509: &'x X509Certificate<'_>) -> Option<&'x str> {
     x509.subject().iter_common_name().next()?.as_str().ok()
+}
+
+/// A peer chose these characters, so none may end a line or colour a terminal, and there may not be many.
+pub(crate) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 120;
+    match text.char_indices().nth(LONGEST) {
+        Some((cut, _)) => format!("{:?}…", text.get(..cut).unwrap_or_default()),
+        None => format!("{text:?}"),
+    }
 }

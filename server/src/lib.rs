@@ -1,14 +1,19 @@
 //! `moorline-server` as a library, so that tests can join its pure parts with the agent's: see ARCHITECTURE.md.
 
 pub mod admission;
+pub mod app;
 pub mod client_hello;
 pub mod clock;
 pub mod config;
+pub mod connection;
 pub mod exit;
 pub mod identity;
+pub mod listener;
 pub mod log;
 pub mod metrics;
+pub mod refusals;
 pub mod registry;
+pub mod seats;
 pub mod session;
 pub mod store;
 pub mod tls;

@@ -1,19 +1,20 @@
 //! The device port: accepts, always, and gives every connection its seat and its task. The one place that opens it.
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use listenfd::ListenFd;
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
-use crate::admission::{Admission, Admitted, Eviction};
+use crate::admission::Eviction;
 use crate::connection::{self, Link};
 use crate::exit::Exit;
-use crate::session::Cause;
 
 /// As many as may knock in the instant between two accepts, as after a restart.
 const BACKLOG: i32 = 4096;
@@ -31,38 +32,18 @@ const USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// What the store, the operators' listener and the log need of the descriptors.
 const RESERVED_DESCRIPTORS: u64 = 128;
 
-/// Seats, shared by the listener and those who hold one.
-type Seats = Arc<Mutex<Admission<Arc<Exit>>>>;
+/// How long to wait for a descriptor when nobody can be sent away for one.
+const NO_ROOM: Duration = Duration::from_millis(100);
 
-/// A connection's place in the admission's books; gives it back when dropped.
-pub(crate) struct Seat {
-    seats: Seats,
-    number: u64,
-    registered: bool,
-}
-
-impl Seat {
-    /// The connection said who it is: from now on it is never sent away for another.
-    pub(crate) fn register(&mut self) {
-        if !self.registered {
-            self.registered = true;
-            lock(&self.seats).register(self.number);
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        lock(&self.seats).leave(self.number, self.registered);
-    }
-}
-
-/// Opens the device port, for both IPv6 and IPv4 where the address is IPv6's.
+/// The device port: systemd's socket where it hands one over, else `address`, for IPv4 too where that is `[::]`.
 ///
 /// # Errors
-/// The address cannot be bound.
-#[expect(clippy::disallowed_methods, reason = "the server's one device port")]
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// The address cannot be bound, or what systemd handed over is no TCP socket.
+pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    if let Some(handed_over) = ListenFd::from_env().take_tcp_listener(0)? {
+        handed_over.set_nonblocking(true)?;
+        return TcpListener::from_std(handed_over);
+    }
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -88,42 +69,38 @@ pub fn raise_descriptor_limit() -> usize {
 }
 
 /// Accepts until it is dropped.
-pub(crate) async fn accept(listener: TcpListener, link: Arc<Link>, capacity: usize) {
-    let seats: Seats = Arc::new(Mutex::new(Admission::new(capacity)));
+pub(crate) async fn accept(listener: TcpListener, link: Arc<Link>) {
     loop {
         match listener.accept().await {
-            Ok((socket, address)) => seat(socket, address, &seats, &link),
-            Err(fault) if is_out_of_descriptors(&fault) => make_room(&seats).await,
+            Ok((socket, address)) => seat(socket, address, &link),
+            Err(fault) if is_shortage(&fault) => make_room(&link).await,
             // The peer was gone before it was accepted: accept(2) asks to go on after any of these.
-            Err(fault) => warn!("a connection could not be accepted: {fault}"),
+            Err(fault) => debug!("a connection could not be accepted: {fault}"),
         }
-        link.metrics.waiting(lock(&seats).waiting());
     }
 }
 
-fn seat(socket: TcpStream, address: SocketAddr, seats: &Seats, link: &Arc<Link>) {
+fn seat(socket: TcpStream, address: SocketAddr, link: &Arc<Link>) {
     let exit = Arc::new(Exit::default());
-    let admitted = lock(seats).admit(address.ip(), Arc::clone(&exit));
-    let Some(Admitted { seat, evicted }) = admitted else {
-        warn!(%address, "turned away: every descriptor is held by a registered device; raise LimitNOFILE");
+    let Some((seat, evicted)) = link.seats.take(address.ip(), &exit) else {
+        link.refusals.tell(address.ip(), || {
+            warn!(%address, "turned away: every descriptor is held by a registered device; raise LimitNOFILE");
+        });
         return;
     };
-    if let Some((evicted, why)) = evicted {
-        match why {
-            Eviction::Share => {
-                info!(%address, "more connections from here than one source may hold without registering: its oldest was closed")
-            }
-            Eviction::Capacity => warn!(
-                "descriptors run short: the connection that was silent for the longest was closed; raise LimitNOFILE"
+    if let Some(why) = evicted {
+        link.refusals.tell(address.ip(), || match why {
+            Eviction::Share => warn!(
+                %address,
+                "closed the oldest of the connections from here: they are more than one source may hold without registering"
             ),
-        }
-        evicted.order(Cause::NoHello, Duration::ZERO);
+            Eviction::Capacity => warn_of_shortage(),
+        });
     }
     if let Err(fault) = tune(&socket) {
         // Only a socket that is gone already refuses these.
-        return info!(%address, "gone at once: {fault}");
+        return debug!(%address, "gone at once: {fault}");
     }
-    let seat = Seat { seats: Arc::clone(seats), number: seat, registered: false };
     tokio::spawn(connection::serve(socket, address, Arc::clone(link), seat, exit));
 }
 
@@ -134,41 +111,26 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
-fn is_out_of_descriptors(fault: &io::Error) -> bool {
-    let code = fault.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
-    matches!(
-        code,
-        Some(
-            rustix::io::Errno::MFILE
-                | rustix::io::Errno::NFILE
-                | rustix::io::Errno::NOBUFS
-                | rustix::io::Errno::NOMEM
-        )
-    )
+fn is_shortage(fault: &io::Error) -> bool {
+    let errno = fault.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
-/// Sends the oldest silent connection away and lets its task close the descriptor.
-async fn make_room(seats: &Seats) {
-    let oldest = lock(seats).evict_oldest();
-    match oldest {
-        Some(exit) => {
-            warn!(
-                "out of descriptors: the connection that was silent for the longest was closed; raise LimitNOFILE"
-            );
-            exit.order(Cause::NoHello, Duration::ZERO);
-            tokio::task::yield_now().await;
-        }
-        None => {
+/// Sends the oldest silent connection away and waits until its descriptor is free, or a moment: accept fails at once until
+/// one is, and asking in a loop would take a core.
+async fn make_room(link: &Link) {
+    let evicted = link.seats.evict_oldest();
+    link.refusals.tell(IpAddr::V6(Ipv6Addr::UNSPECIFIED), || {
+        if evicted {
+            warn_of_shortage();
+        } else {
             warn!("out of descriptors, and every one is held by a registered device; raise LimitNOFILE");
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "accept fails at once until somebody leaves: asking again in a loop would take a core"
-            )]
-            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-    }
+    });
+    // Either is a reason to try again.
+    let _ = tokio::time::timeout(NO_ROOM, link.seats.someone_left()).await;
 }
 
-fn lock(seats: &Seats) -> std::sync::MutexGuard<'_, Admission<Arc<Exit>>> {
-    seats.lock().unwrap_or_else(PoisonError::into_inner)
+fn warn_of_shortage() {
+    warn!("descriptors run short: closed the connection that was silent for the longest; raise LimitNOFILE");
 }

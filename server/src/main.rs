@@ -1,2 +1,117 @@
-//! placeholder
-fn main() {}
+//! `moorline-server`: arguments, environment, configuration, log, run, exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use moorline_server::app::{App, Failure};
+use moorline_server::config::{self, Config};
+use moorline_server::log;
+use tracing::error;
+
+/// EX_CONFIG of sysexits.h.
+const WRONG_CONFIGURATION: u8 = 78;
+
+/// Holds a fleet's sessions, knows who is online, and shows it to operators.
+#[derive(Parser)]
+#[command(name = "moorline-server", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(short, long, global = true, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Checks the configuration, the files and keys it names, and says what the server would do.
+    Check,
+}
+
+/// What the environment says.
+struct Environment {
+    /// `MOORLINE_LOG`: which lines are logged.
+    log: Option<String>,
+    /// Standard error goes to the journal.
+    journal: bool,
+    /// `CREDENTIALS_DIRECTORY`: systemd's copies of secrets.
+    credentials: Option<PathBuf>,
+}
+
+impl Environment {
+    #[expect(clippy::disallowed_methods, reason = "the program starts here")]
+    fn read() -> Self {
+        Self {
+            log: std::env::var("MOORLINE_LOG").ok(),
+            journal: log::is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()),
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(message) => {
+            // Also help and version, which are no errors; nothing can be said when this cannot be written.
+            let _ = message.print();
+            return if message.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let environment = Environment::read();
+    match arguments.command {
+        Some(Command::Check) => check(&arguments, &environment),
+        None => serve(&arguments, environment),
+    }
+}
+
+fn check(arguments: &Arguments, environment: &Environment) -> ExitCode {
+    match Config::read(&arguments.config, environment.credentials.as_deref()) {
+        Ok(config) => {
+            println!("{}", config::describe(&config));
+            for warning in &config.warnings {
+                println!("warning: {warning}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            ExitCode::from(WRONG_CONFIGURATION)
+        }
+    }
+}
+
+fn serve(arguments: &Arguments, environment: Environment) -> ExitCode {
+    if let Err(text) = log::start(environment.log.as_deref(), environment.journal) {
+        eprintln!("{text}");
+        return ExitCode::from(WRONG_CONFIGURATION);
+    }
+    match run(arguments, environment.credentials) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Config(mistakes)) => {
+            for mistake in &mistakes {
+                error!("{mistake}");
+            }
+            ExitCode::from(WRONG_CONFIGURATION)
+        }
+        Err(failure @ Failure::Start(_)) => {
+            error!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments, credentials: Option<PathBuf>) -> Result<(), Failure> {
+    let config = Config::read(&arguments.config, credentials.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // One more than may be busy with a handshake, so that the sessions that stand always have a thread.
+        .worker_threads(config.handshakes + 1)
+        .enable_all()
+        .build()
+        .map_err(|fault| Failure::Start(format!("no threads: {fault}")))?;
+    runtime.block_on(async {
+        App::start(config, credentials).await?.run().await;
+        Ok(())
+    })
+}

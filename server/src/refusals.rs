@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use crate::clock;
+use crate::connection::Link;
 use crate::identity::Certificate;
-use crate::registry::{Refused, Registry};
+use crate::registry::Refused;
 use crate::session::Rejection;
 use crate::tls::Refusal;
 
@@ -31,23 +32,12 @@ struct Books {
 }
 
 impl Refusals {
-    /// A handshake failed.
-    pub(crate) fn handshake(&self, address: SocketAddr, refusal: &Refusal, registry: &Registry) {
-        if !self.may_tell(address.ip()) {
-            return;
-        }
-        warn!(%address, reason = refusal.reason, "refused: {}", refusal.text);
+    /// A handshake failed, or a session's certificate is good no more.
+    pub(crate) fn handshake(&self, address: SocketAddr, refusal: &Refusal, link: &Link) {
         let certificate = refusal.certificate.as_deref();
-        registry.refused(
-            Refused {
-                address,
-                imei: certificate.and_then(Certificate::named_imei),
-                certificate,
-                reason: refusal.reason,
-                text: &refusal.text,
-            },
-            clock::now(),
-        );
+        let imei = certificate.and_then(Certificate::named_imei);
+        let (reason, text) = (refusal.reason, refusal.text.as_str());
+        self.refused(Refused { address, imei, certificate, reason, text }, link);
     }
 
     /// A device whose handshake went well was not taken in.
@@ -55,41 +45,44 @@ impl Refusals {
         &self,
         address: SocketAddr,
         rejection: Rejection,
-        certificate: &Certificate,
-        registry: &Registry,
+        certificate: Option<&Certificate>,
+        link: &Link,
     ) {
-        if !self.may_tell(address.ip()) {
-            return;
-        }
-        let text = match (rejection, certificate.imei) {
-            (Rejection::NoIdentity, Err(why)) => format!("client certificate is of no use here: {why}"),
+        let mut text = match (rejection, certificate.map(|certificate| certificate.imei)) {
+            (Rejection::NoIdentity, Some(Err(why))) => format!("client certificate is of no use here: {why}"),
             (other, _) => other.to_string(),
         };
-        warn!(%address, reason = rejection.as_str(), subject = ?certificate.subject, "refused: {text}");
-        let claimed = match rejection {
+        if let Some(certificate) = certificate {
+            certificate.describe(&mut text);
+        }
+        let imei = match rejection {
             Rejection::Mismatch { claimed, .. } => Some(claimed),
-            _ => certificate.named_imei(),
+            _ => certificate.and_then(Certificate::named_imei),
         };
-        registry.refused(
-            Refused {
-                address,
-                imei: claimed,
-                certificate: Some(certificate),
-                reason: rejection.as_str(),
-                text: &text,
-            },
-            clock::now(),
-        );
+        let reason = rejection.as_str();
+        self.refused(Refused { address, imei, certificate, reason, text: &text }, link);
     }
 
-    fn may_tell(&self, source: IpAddr) -> bool {
+    fn refused(&self, refused: Refused<'_>, link: &Link) {
+        link.metrics.refused(refused.reason);
+        let source = refused.address.ip().to_canonical();
+        self.tell(source, || {
+            warn!(address = %refused.address, reason = refused.reason, "refused: {}", refused.text);
+            link.registry.refused(refused, clock::now());
+        });
+    }
+
+    /// Lets `say` have its line, unless `source` has had its share of them.
+    pub(crate) fn tell(&self, source: IpAddr, say: impl FnOnce()) {
         let mut books = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (may, untold) = books.may_tell(source, clock::now().instant);
         drop(books);
         if untold > 0 {
-            warn!("{untold} more were refused in the last minute and not told one by one");
+            warn!("{untold} more like the last ones were not told one by one");
         }
-        may
+        if may {
+            say();
+        }
     }
 }
 

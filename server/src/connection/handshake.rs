@@ -8,21 +8,29 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
-use super::{Link, scratch};
+use super::{Link, farewell, scratch};
 use crate::client_hello::{self, Progress as Hello};
 use crate::clock;
+use crate::identity::NoImei;
+use crate::session::{Binding, Cause, Dialect, MAX_TRANSMIT, Rejection, Session};
 use crate::tls::{self, Device, Progress, Refusal, Tls};
 
 /// From accept to a complete ClientHello.
 const CLIENT_HELLO: Duration = Duration::from_secs(10);
 /// From a complete ClientHello to the end of the handshake: a round trip or two, over a line that may take seconds for one.
+/// What the server itself makes the device wait comes on top.
 const HANDSHAKE: Duration = Duration::from_secs(20);
+/// The most that a device's part of the handshake takes: four certificates with RSA-4096 keys are half of it.
+const MAX_FLIGHT: usize = 32 * 1024;
+/// Type, version and length of a TLS record.
+const RECORD_HEADER: usize = 5;
 
 /// A handshake that succeeded.
 pub(super) struct Shaken {
-    pub(super) tls: Tls,
-    pub(super) device: Device,
+    pub(super) tls: Box<Tls>,
+    pub(super) device: Box<Device>,
     /// What came behind the handshake and is not a whole record yet.
     pub(super) rest: Vec<u8>,
     /// What came behind the handshake, decrypted.
@@ -31,28 +39,26 @@ pub(super) struct Shaken {
 
 /// A handshake that did not.
 pub(super) enum Failure {
-    /// The peer was refused or broke TLS.
-    Refused(Refusal),
+    /// The peer was refused or broke TLS, and has been told.
+    Refused { refusal: Refusal, resumed: bool },
     /// The peer went away, without having sent anything (`quiet`) or in the middle.
     Gone { quiet: bool },
 }
 
-impl From<io::Error> for Failure {
-    fn from(_: io::Error) -> Self {
-        Self::Gone { quiet: false }
-    }
-}
-
 pub(super) async fn shake(socket: &TcpStream, link: &Link) -> Result<Shaken, Failure> {
-    let mut incoming = timeout_at(after(CLIENT_HELLO), read_client_hello(socket))
-        .await
-        .unwrap_or_else(|_| Err(slow("no complete ClientHello came within 10 s")))?;
-    let (tls, plaintext) = timeout_at(after(HANDSHAKE), finish(socket, link, &mut incoming))
-        .await
-        .unwrap_or_else(|_| Err(slow("the handshake was not over within 20 s")))?;
-    match link.tls.judge(&tls, clock::now()) {
-        Ok(device) => Ok(Shaken { tls, device, rest: incoming, plaintext }),
-        Err(refusal) => Err(Failure::Refused(refusal)),
+    let hello = timeout_at(after(CLIENT_HELLO), read_client_hello(socket)).await;
+    let mut incoming = hello.unwrap_or_else(|_| Err(slow("no complete ClientHello came within 10 s")))?;
+    let tls = link.tls.accept().map_err(|fault| refused("internal", fault.to_string()))?;
+    let mut tls = Box::new(tls);
+    let plaintext = finish(socket, link, &mut tls, &mut incoming).await?;
+    let judged = link.tls.judge(&mut tls, clock::now()).map_err(|refusal| (refusal, Rejection::Certificate));
+    match judged.and_then(|device| named_well(device, link)) {
+        Ok(device) => Ok(Shaken { tls, device: Box::new(device), rest: incoming, plaintext }),
+        Err((refusal, rejection)) => {
+            let resumed = tls.is_resumed();
+            turn_away(socket, link, &mut tls, &mut incoming, rejection).await;
+            Err(Failure::Refused { refusal, resumed })
+        }
     }
 }
 
@@ -63,30 +69,49 @@ async fn read_client_hello(socket: &TcpStream) -> Result<Vec<u8>, Failure> {
         match client_hello::progress(&incoming) {
             Hello::Unfinished => {}
             Hello::Complete => return Ok(incoming),
-            Hello::NotTls => return Err(refused("not_tls", "the bytes received are no TLS handshake")),
+            Hello::NotTls => {
+                let begin = String::from_utf8_lossy(incoming.get(..16).unwrap_or(&incoming)).into_owned();
+                return Err(refused(
+                    "not_tls",
+                    format!("this is no TLS handshake, it begins with {begin:?}"),
+                ));
+            }
             Hello::TooLong => return Err(refused("not_tls", "the ClientHello is longer than 16 KiB")),
         }
     }
 }
 
-async fn finish(socket: &TcpStream, link: &Link, incoming: &mut Vec<u8>) -> Result<(Tls, Vec<u8>), Failure> {
-    let mut tls = Tls::new(link.tls.config()).map_err(|fault| refused("internal", &fault.to_string()))?;
+/// Goes on from the ClientHello; what came behind the handshake is returned decrypted.
+async fn finish(
+    socket: &TcpStream,
+    link: &Link,
+    tls: &mut Tls,
+    incoming: &mut Vec<u8>,
+) -> Result<Vec<u8>, Failure> {
+    let mut until = after(HANDSHAKE);
     let mut plaintext = Vec::new();
     loop {
+        let asked = clock::now().instant;
         let (outgoing, progress) = {
+            // Nothing closes the semaphore.
             let _permit = link.crypto.acquire().await;
-            step(&mut tls, incoming, &mut plaintext)
+            until += clock::now().instant.saturating_duration_since(asked);
+            step(tls, incoming, &mut plaintext)
         };
-        write_all(socket, &outgoing).await?;
-        match progress.map_err(Failure::Refused)? {
-            Progress::Open => return Ok((tls, plaintext)),
+        // A device that does not take it will not answer it either, which is seen below.
+        let _ = farewell::write_all(socket, &outgoing).await;
+        match progress.map_err(|refusal| Failure::Refused { refusal, resumed: false })? {
+            Progress::Open => return Ok(plaintext),
             Progress::PeerClosed => return Err(Failure::Gone { quiet: false }),
-            Progress::Handshaking => read_more(socket, incoming).await?,
+            Progress::Handshaking => {
+                let read = timeout_at(until, read_record(socket, incoming)).await;
+                read.unwrap_or_else(|_| Err(slow("the handshake was not over within 20 s")))?;
+            }
         }
     }
 }
 
-/// One synchronous step: what came in, what has to go out, and where that leads.
+/// One synchronous step: what has to go out, and where that leads.
 fn step(
     tls: &mut Tls,
     incoming: &mut Vec<u8>,
@@ -101,34 +126,80 @@ fn step(
     (outgoing, progress)
 }
 
+/// Waits until there is one whole record more.
+async fn read_record(socket: &TcpStream, incoming: &mut Vec<u8>) -> Result<(), Failure> {
+    let before = whole_records(incoming);
+    while whole_records(incoming) == before {
+        if incoming.len() > MAX_FLIGHT {
+            return Err(refused("handshake", "its part of the handshake is longer than 32 KiB"));
+        }
+        read_more(socket, incoming).await?;
+    }
+    Ok(())
+}
+
+fn whole_records(bytes: &[u8]) -> usize {
+    let (mut rest, mut records) = (bytes, 0);
+    while let Some((header, behind)) = rest.split_first_chunk::<RECORD_HEADER>() {
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        let Some(next) = behind.get(length..) else { break };
+        (rest, records) = (next, records + 1);
+    }
+    records
+}
+
 /// Waits for more and appends it.
 async fn read_more(socket: &TcpStream, incoming: &mut Vec<u8>) -> Result<(), Failure> {
     loop {
-        socket.readable().await?;
+        let gone = Failure::Gone { quiet: incoming.is_empty() };
+        if socket.readable().await.is_err() {
+            return Err(gone);
+        }
         let read = scratch::with(|scratch| {
             let len = socket.try_read(&mut scratch.read)?;
             incoming.extend_from_slice(scratch.read.get(..len).unwrap_or_default());
             io::Result::Ok(len)
         });
         match read {
-            Ok(0) => return Err(Failure::Gone { quiet: incoming.is_empty() }),
+            Ok(0) => return Err(gone),
             Ok(_) => return Ok(()),
             Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return Err(Failure::Gone { quiet: incoming.is_empty() }),
+            Err(_) => return Err(gone),
         }
     }
 }
 
-async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        socket.writable().await?;
-        match socket.try_write(bytes) {
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {}
-            Err(fault) => return Err(fault),
+/// A certificate that is wrong about its IMEI is not the same as one that names none.
+fn named_well(device: Device, link: &Link) -> Result<Device, (Refusal, Rejection)> {
+    match device.certificate.imei {
+        Err(fault @ (NoImei::BadUrn(_) | NoImei::Ambiguous))
+            if link.policy.load().binding != Binding::Off =>
+        {
+            let refusal = Refusal::about("bad_identity", &fault.to_string(), device.certificate);
+            Err((refusal, Rejection::NoIdentity))
         }
+        _ => Ok(device),
     }
-    Ok(())
+}
+
+/// Tells a device whose handshake is over that it is not taken in. TLS has no alert for that any more, so a native device
+/// is told in its own words; a classic one, which has asked nothing yet, knows none.
+async fn turn_away(socket: &TcpStream, link: &Link, tls: &mut Tls, rest: &mut [u8], rejection: Rejection) {
+    let dialect = if tls.alpn().is_some() { Dialect::Native } else { Dialect::Classic };
+    let now = clock::now();
+    let mut session = Session::new(dialect, None, link.policy.load_full(), now);
+    match dialect {
+        Dialect::Native => session.reject(rejection),
+        Dialect::Classic => session.end(Cause::Refused(rejection), Duration::ZERO),
+    }
+    let (mut frame, mut records) = ([0; MAX_TRANSMIT], Vec::new());
+    if let Some(len) = session.poll_transmit(&mut frame, now) {
+        let said = tls.say(frame.get(..len).unwrap_or_default(), rest, &mut records);
+        said.unwrap_or_else(|fault| debug!("TLS failed: {fault}"));
+    }
+    tls.close(rest, &mut records);
+    // It goes in any case.
+    let _ = farewell::write_all(socket, &records).await;
 }
 
 fn after(delay: Duration) -> Instant {
@@ -139,6 +210,22 @@ fn slow(text: &str) -> Failure {
     refused("timeout", text)
 }
 
-fn refused(reason: &'static str, text: &str) -> Failure {
-    Failure::Refused(Refusal::new(reason, text))
+fn refused(reason: &'static str, text: impl Into<String>) -> Failure {
+    Failure::Refused { refusal: Refusal::new(reason, text), resumed: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_counted_when_they_are_whole() {
+        let record = [22, 3, 3, 0, 2, 7, 7];
+        assert_eq!(whole_records(&[]), 0);
+        for len in 0..record.len() {
+            assert_eq!(whole_records(&record[..len]), 0, "{len}");
+        }
+        assert_eq!(whole_records(&record), 1);
+        assert_eq!(whole_records(&[&record[..], &record, &record[..6]].concat()), 2);
+    }
 }

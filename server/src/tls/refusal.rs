@@ -1,12 +1,10 @@
 //! Why a handshake failed, in words that a person can act on.
 
-use std::fmt::Write as _;
-
 use jiff::Timestamp;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use super::verifier;
-use crate::identity::{Certificate, Unreadable};
+use crate::identity::{Certificate, Unreadable, quoted};
 
 /// A handshake that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +46,14 @@ impl Refusal {
                 return Self::new("bad_certificate", "client certificate cannot be read as X.509");
             }
         };
-        let (reason, mut text) = certificate_words(fault, &certificate);
-        describe(&certificate, &mut text);
+        let (reason, text) = certificate_words(fault, &certificate);
+        Self::about(reason, &text, certificate)
+    }
+
+    /// One that describes the certificate behind the words.
+    pub(crate) fn about(reason: &'static str, text: &str, certificate: Certificate) -> Self {
+        let mut text = text.to_owned();
+        certificate.describe(&mut text);
         Self { reason, text, certificate: Some(Box::new(certificate)) }
     }
 
@@ -123,24 +127,6 @@ fn certificate_words(fault: &CertificateError, certificate: &Certificate) -> (&'
         ),
         CertificateError::Revoked => ("revoked", "client certificate is revoked".to_owned()),
         other => ("bad_certificate", format!("client certificate is refused: {other}")),
-    }
-}
-
-/// Adds what a person needs to find the certificate.
-fn describe(certificate: &Certificate, text: &mut String) {
-    let _ = write!(text, " (subject {}, serial {}", quoted(&certificate.subject), certificate.serial);
-    if let Ok(imei) = certificate.imei {
-        let _ = write!(text, ", IMEI {imei}");
-    }
-    text.push(')');
-}
-
-/// A peer chose these characters, so none may end a line or colour a terminal, and there may not be many.
-fn quoted(text: &str) -> String {
-    const LONGEST: usize = 120;
-    match text.char_indices().nth(LONGEST) {
-        Some((cut, _)) => format!("{:?}…", text.get(..cut).unwrap_or_default()),
-        None => format!("{text:?}"),
     }
 }
 

@@ -1,0 +1,195 @@
+//! A connection apart from its bytes: the session, and those it is spoken of to, the registry and the metrics.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::debug;
+
+use super::Link;
+use super::scratch::Frames;
+use crate::clock::{self, Now};
+use crate::exit::{Exit, Order};
+use crate::registry::{Peer, Presence};
+use crate::seats::Seat;
+use crate::session::{Cause, Dialect, Event, MAX_TRANSMIT, Registration, Session};
+use crate::tls::{Device, Tls};
+
+/// See the module.
+pub(super) struct Conversation {
+    session: Session,
+    dialect: Dialect,
+    /// Who it is, as long as the registry may ask.
+    device: Option<Box<Device>>,
+    address: SocketAddr,
+    presence: Option<Arc<Presence>>,
+    ended: Option<Cause>,
+    link: Arc<Link>,
+    seat: Seat,
+    exit: Arc<Exit>,
+}
+
+impl Conversation {
+    pub(super) fn new(
+        device: Box<Device>,
+        address: SocketAddr,
+        link: Arc<Link>,
+        seat: Seat,
+        exit: Arc<Exit>,
+        now: Now,
+    ) -> Self {
+        let (dialect, imei) = (device.dialect, device.certificate.named_imei());
+        let session = Session::new(dialect, imei, link.policy.load_full(), now);
+        let device = Some(device);
+        Self { session, dialect, device, address, presence: None, ended: None, link, seat, exit }
+    }
+
+    pub(super) const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Why it is over, once it is.
+    pub(super) const fn ended(&self) -> Option<Cause> {
+        self.ended
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.session.poll_timeout()
+    }
+
+    /// Waits until somebody tells this connection to go.
+    pub(super) async fn ordered(&self) -> Order {
+        self.exit.ordered().await
+    }
+
+    pub(super) fn end(&mut self, cause: Cause, retry_after: Duration) {
+        self.session.end(cause, retry_after);
+    }
+
+    /// The device closed TLS in good order.
+    pub(super) fn closed(&mut self) {
+        self.ended.get_or_insert(Cause::Closed);
+    }
+
+    /// TLS does not take what is to be said.
+    pub(super) fn failed(&mut self) {
+        self.ended.get_or_insert(Cause::Internal);
+    }
+
+    pub(super) fn on_timeout(&mut self, now: Now) {
+        self.session.handle_timeout(now);
+    }
+
+    pub(super) fn count_sent(&self, bytes: usize) {
+        self.link.metrics.bytes_sent(bytes);
+    }
+
+    /// Whether the device is still to be heard, now that `bytes` have come from it.
+    pub(super) fn may_stay(&mut self, tls: &mut Tls, bytes: usize, now: Now) -> bool {
+        self.link.metrics.bytes_received(bytes);
+        let Err(refusal) = self.link.tls.judge_again(tls, now) else { return true };
+        self.link.refusals.handshake(self.address, &refusal, &self.link);
+        self.session.end(Cause::Certificate, Duration::ZERO);
+        false
+    }
+
+    /// Takes what the device says; what it is answered is added to `frames`.
+    pub(super) fn hear(&mut self, plaintext: &[u8], frames: &mut Frames, now: Now) {
+        let mut input = plaintext;
+        while !input.is_empty() {
+            self.session.handle_bytes(&mut input, now);
+            self.drain(frames, now);
+        }
+        if let Some(presence) = &self.presence {
+            presence.heard(now);
+        }
+    }
+
+    /// Takes out of the session what it has to say and to tell.
+    pub(super) fn drain(&mut self, frames: &mut Frames, now: Now) {
+        let mut frame = [0; MAX_TRANSMIT];
+        loop {
+            if let Some(len) = self.session.poll_transmit(&mut frame, now) {
+                frames.push(frame.get(..len).unwrap_or_default());
+            } else if let Some(event) = self.session.poll_event() {
+                self.on_event(event, now);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event, now: Now) {
+        let metrics = &self.link.metrics;
+        match event {
+            Event::Registering(registration) => self.on_registering(*registration, now),
+            Event::Heartbeat => {
+                metrics.heartbeat();
+                self.on_served();
+            }
+            Event::TimeAsked => {
+                metrics.time_asked();
+                self.on_served();
+            }
+            Event::Skipped { .. } => metrics.skipped(),
+            Event::Status(_) | Event::EchoAck { .. } => {}
+            Event::Ended(cause) => {
+                self.ended.get_or_insert(cause);
+            }
+        }
+    }
+
+    /// A classic device that nobody knows is served all the same, so it is not one of the silent.
+    fn on_served(&mut self) {
+        self.seat.register();
+    }
+
+    fn on_registering(&mut self, registration: Registration, now: Now) {
+        let Some(peer) = self.peer() else { return };
+        // A classic device that was taken in by its certificate and registers now gives its entry up for this one.
+        let former = self.presence.take();
+        match self.link.registry.register(registration, peer, Arc::clone(&self.exit), former, now) {
+            Ok(presence) => {
+                self.seat.register();
+                self.session.accept(presence.session_id);
+                self.presence = Some(presence);
+                // A native device says who it is once; a classic one may be asked about twice.
+                if self.dialect == Dialect::Native {
+                    self.device = None;
+                }
+            }
+            Err(rejection) => self.session.reject(rejection),
+        }
+    }
+
+    fn peer(&self) -> Option<Peer> {
+        let Device { dialect, certificate, version, .. } = self.device.as_deref()?;
+        Some(Peer {
+            address: self.address,
+            dialect: *dialect,
+            tls: version,
+            certificate: certificate.clone(),
+        })
+    }
+
+    /// The connection is over.
+    pub(super) fn leave(&mut self, cause: Cause) {
+        match (self.presence.take(), cause) {
+            (Some(presence), cause) => self.link.registry.leave(&presence, cause, clock::now()),
+            (None, Cause::Refused(rejection)) => {
+                let certificate = self.device.as_ref().map(|device| &device.certificate);
+                self.link.refusals.device(self.address, rejection, certificate, &self.link);
+            }
+            (None, cause) => debug!(address = %self.address, "ended before it registered: {cause}"),
+        }
+    }
+}
+
+impl Drop for Conversation {
+    /// A task that panicked, or was dropped at the end of the server's patience, must not leave its device online.
+    fn drop(&mut self) {
+        if self.presence.is_some() {
+            self.leave(self.exit.given().map_or(Cause::Internal, |order| order.cause));
+        }
+    }
+}
