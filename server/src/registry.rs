@@ -193,7 +193,7 @@ impl Registry {
             return Err(Rejection::UnknownDevice);
         }
         self.replace(&mut state, registration.imei, peer.address, now);
-        Ok(self.take_in(&mut state, &registration, peer, exit, now))
+        Ok(self.take_in(&mut state, registration, peer, exit, now))
     }
 
     /// A session is over. Does nothing when the device has a newer one.
@@ -318,7 +318,7 @@ impl Registry {
     fn take_in(
         &self,
         state: &mut State,
-        registration: &Registration,
+        registration: Registration,
         peer: Peer,
         exit: Arc<Exit>,
         now: Now,
@@ -396,19 +396,20 @@ fn event_of(device: &Device, kind: Kind, why: Option<(Arc<str>, String)>, now: N
 
 /// What is known of a device now that it has registered.
 fn device_of(
-    registration: &Registration,
+    registration: Registration,
     peer: Peer,
     session_id: u64,
     former: Option<&Device>,
     texts: &mut SharedTexts,
     now: Now,
 ) -> Device {
+    let Registration { imei, app_id, agent_version, modem, heartbeat, boot_id: _ } = registration;
     Device {
-        imei: registration.imei,
+        imei,
         // A classic device that is known by its certificate has not said it in this session.
-        app_id: registration.app_id.or_else(|| former.and_then(|former| former.app_id)),
-        agent_version: texts.share(&registration.agent_version),
-        modem: texts.share(&registration.modem),
+        app_id: app_id.or_else(|| former.and_then(|former| former.app_id)),
+        agent_version: texts.share(&agent_version),
+        modem: texts.share(&modem),
         first_seen_ms: former.map_or(now.utc_ms, |former| former.first_seen_ms),
         last_seen_ms: now.utc_ms,
         session: LastSession {
@@ -417,9 +418,7 @@ fn device_of(
             address: peer.address,
             dialect: peer.dialect,
             tls: texts.share(peer.tls),
-            heartbeat_s: registration
-                .heartbeat
-                .map(|interval| u32::try_from(interval.as_secs()).unwrap_or(u32::MAX)),
+            heartbeat_s: heartbeat.map(|interval| u32::try_from(interval.as_secs()).unwrap_or(u32::MAX)),
             ended: None,
         },
         certificate: Some(Credential {

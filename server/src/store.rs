@@ -7,15 +7,25 @@
 //! The registry holds the truth and never waits: it puts rows and events into a [`Queue`], and the [`Writer`] brings them
 //! to the [`Store`]. Devices are read once, at the start; events are read by the API, on a connection of its own.
 
+mod memory;
 mod queue;
 mod record;
+mod rows;
+#[cfg(test)]
+pub(crate) mod samples;
+mod schema;
+mod sqlite;
+mod writer;
 
 use std::fmt;
 
 use moorline_protocol::Imei;
 
+pub use memory::Memory;
 pub use queue::{Batch, MAX_EVENTS, MAX_REFUSALS, Queue};
 pub use record::{Credential, Device, Ended, Event, Kind, LastSession, StoredEvent};
+pub use sqlite::Sqlite;
+pub use writer::{Health, Unsaved, Writer};
 
 /// How many events a store keeps; the oldest go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -225,7 +225,7 @@ fn session_ids_begin_after_those_of_the_store() {
 fn reservation_stays_ahead_of_the_ids_in_use() {
     let rig = Rig::new();
     let mut reserved = rig.stored().next_session_id.unwrap();
-    for seconds in 0..(RESERVED_IDS as i64 * 2) {
+    for seconds in 0..(RESERVED_IDS as i64 * 6 / 5) {
         let (presence, _) = rig.come(1, 1000, seconds);
         reserved = rig.stored().next_session_id.unwrap_or(reserved);
         assert!(presence.session_id < reserved);

@@ -1,0 +1,84 @@
+//! The store in memory: for tests, and wherever a fleet need not outlive its server.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use moorline_protocol::Imei;
+
+use super::{Batch, Device, EventPage, EventQuery, Fleet, Retention, Store, StoreError, StoredEvent};
+
+/// A fleet in memory.
+#[derive(Debug)]
+pub struct Memory {
+    retention: Retention,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    devices: BTreeMap<Imei, Device>,
+    events: BTreeMap<i64, StoredEvent>,
+    newest: i64,
+    next_session_id: u64,
+}
+
+impl Memory {
+    /// An empty one.
+    #[must_use]
+    pub fn new(retention: Retention) -> Self {
+        Self { retention, held: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for Memory {
+    fn load(&self) -> Result<Fleet, StoreError> {
+        let held = self.lock();
+        Ok(Fleet {
+            devices: held.devices.values().cloned().collect(),
+            next_session_id: held.next_session_id.max(1),
+        })
+    }
+
+    fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
+        let mut held = self.lock();
+        held.devices.extend(batch.devices.iter().map(|device| (device.imei, device.clone())));
+        for event in &batch.events {
+            held.newest += 1;
+            let id = held.newest;
+            held.events.insert(id, StoredEvent { id, event: event.clone() });
+        }
+        held.next_session_id = batch.next_session_id.unwrap_or(held.next_session_id);
+        held.prune(false, self.retention.sessions);
+        held.prune(true, self.retention.refusals);
+        Ok(())
+    }
+
+    fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
+        let held = self.lock();
+        let wanted = |stored: &&StoredEvent| query.imei.is_none() || stored.event.imei == query.imei;
+        let after = held.events.range(query.after.unwrap_or(0).saturating_add(1)..).map(|(_, stored)| stored);
+        let mut events: Vec<StoredEvent> = if query.after.is_some() {
+            after.filter(wanted).take(query.limit).cloned().collect()
+        } else {
+            after.rev().filter(wanted).take(query.limit).cloned().collect()
+        };
+        events.sort_by_key(|stored| stored.id);
+        Ok(EventPage { events, newest: held.newest })
+    }
+}
+
+impl Held {
+    fn prune(&mut self, is_refusal: bool, most: u64) {
+        let of_line = |stored: &&StoredEvent| stored.event.kind.is_refusal() == is_refusal;
+        let excess = (self.events.values().filter(of_line).count() as u64).saturating_sub(most);
+        let old: Vec<i64> =
+            self.events.values().filter(of_line).take(excess as usize).map(|stored| stored.id).collect();
+        for id in old {
+            self.events.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Rows of the database as records, and back. It knows the columns, not the connections.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rusqlite::types::{FromSql, FromSqlError, ToSqlOutput, Type};
+use rusqlite::{Row, ToSql, Transaction, named_params};
+
+use super::record::{Credential, Device, Ended, Event, Kind, LastSession, StoredEvent};
+use crate::session::Dialect;
+
+type Result<T> = rusqlite::Result<T>;
+
+pub(super) fn put_device(transaction: &Transaction<'_>, device: &Device) -> Result<()> {
+    let Device { session, certificate, .. } = device;
+    let ended = session.ended.as_ref();
+    let certificate = certificate.as_ref();
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO devices VALUES (:imei, :app_id, :agent_version, :modem, :first_seen, :last_seen, \
+             :session_id, :connected_at, :address, :protocol, :tls, :heartbeat_s, :ended_at, :ended_cause, \
+             :certificate_serial, :certificate_issuer, :certificate_expires)",
+        )?
+        .execute(named_params! {
+            ":imei": Text(device.imei),
+            ":app_id": device.app_id,
+            ":agent_version": device.agent_version,
+            ":modem": device.modem,
+            ":first_seen": device.first_seen_ms,
+            ":last_seen": device.last_seen_ms,
+            ":session_id": session.id.cast_signed(),
+            ":connected_at": session.connected_at_ms,
+            ":address": Text(session.address),
+            ":protocol": session.dialect.as_str(),
+            ":tls": session.tls,
+            ":heartbeat_s": session.heartbeat_s,
+            ":ended_at": ended.map(|ended| ended.at_ms),
+            ":ended_cause": ended.map(|ended| &ended.cause),
+            ":certificate_serial": certificate.map(|certificate| &certificate.serial),
+            ":certificate_issuer": certificate.map(|certificate| &certificate.issuer),
+            ":certificate_expires": certificate.map(|certificate| certificate.not_after_ms),
+        })
+        .map(drop)
+}
+
+pub(super) fn device(row: &Row<'_>) -> Result<Device> {
+    Ok(Device {
+        imei: parsed(row, "imei")?,
+        app_id: row.get("app_id")?,
+        agent_version: row.get("agent_version")?,
+        modem: row.get("modem")?,
+        first_seen_ms: row.get("first_seen")?,
+        last_seen_ms: row.get("last_seen")?,
+        session: LastSession {
+            id: row.get::<_, i64>("session_id")?.cast_unsigned(),
+            connected_at_ms: row.get("connected_at")?,
+            address: parsed(row, "address")?,
+            dialect: named(row, "protocol", dialect)?,
+            tls: row.get("tls")?,
+            heartbeat_s: row.get("heartbeat_s")?,
+            ended: both(row, "ended_at", "ended_cause")?.map(|(at_ms, cause)| Ended { at_ms, cause }),
+        },
+        certificate: certificate(row)?,
+    })
+}
+
+fn certificate(row: &Row<'_>) -> Result<Option<Credential>> {
+    let named: Option<(Box<str>, Arc<str>)> = both(row, "certificate_serial", "certificate_issuer")?;
+    let expires: Option<i64> = row.get("certificate_expires")?;
+    Ok(named.zip(expires).map(|((serial, issuer), not_after_ms)| Credential { serial, issuer, not_after_ms }))
+}
+
+pub(super) fn put_event(transaction: &Transaction<'_>, event: &Event) -> Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO events (at, kind, is_refusal, imei, session_id, address, certificate, cause, text) \
+             VALUES (:at, :kind, :is_refusal, :imei, :session_id, :address, :certificate, :cause, :text)",
+        )?
+        .execute(named_params! {
+            ":at": event.at_ms,
+            ":kind": event.kind.as_str(),
+            ":is_refusal": event.kind.is_refusal(),
+            ":imei": event.imei.map(Text),
+            ":session_id": event.session_id.map(u64::cast_signed),
+            ":address": event.address.map(Text),
+            ":certificate": event.certificate,
+            ":cause": event.cause,
+            ":text": event.text,
+        })
+        .map(drop)
+}
+
+pub(super) fn event(row: &Row<'_>) -> Result<StoredEvent> {
+    Ok(StoredEvent {
+        id: row.get("id")?,
+        event: Event {
+            at_ms: row.get("at")?,
+            kind: named(row, "kind", Kind::from_name)?,
+            imei: parsed_if_there(row, "imei")?,
+            session_id: row.get::<_, Option<i64>>("session_id")?.map(i64::cast_unsigned),
+            address: parsed_if_there(row, "address")?,
+            certificate: row.get("certificate")?,
+            cause: row.get("cause")?,
+            text: row.get("text")?,
+        },
+    })
+}
+
+/// A value that is stored as its text.
+pub(super) struct Text<T>(pub(super) T);
+
+impl<T: ToString> ToSql for Text<T> {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        Ok(self.0.to_string().into())
+    }
+}
+
+fn dialect(name: &str) -> Option<Dialect> {
+    [Dialect::Native, Dialect::Classic].into_iter().find(|dialect| dialect.as_str() == name)
+}
+
+fn parsed<T: FromStr>(row: &Row<'_>, column: &'static str) -> Result<T> {
+    named(row, column, |text| text.parse().ok())
+}
+
+fn parsed_if_there<T: FromStr>(row: &Row<'_>, column: &'static str) -> Result<Option<T>> {
+    let there: Option<Box<str>> = row.get(column)?;
+    there.map(|text| text.parse().map_err(|_| strange(column, &text))).transpose()
+}
+
+fn named<T>(row: &Row<'_>, column: &'static str, of_name: impl FnOnce(&str) -> Option<T>) -> Result<T> {
+    let text: Box<str> = row.get(column)?;
+    of_name(&text).ok_or_else(|| strange(column, &text))
+}
+
+fn both<A: FromSql, B: FromSql>(
+    row: &Row<'_>,
+    first: &'static str,
+    second: &'static str,
+) -> Result<Option<(A, B)>> {
+    Ok(row.get::<_, Option<A>>(first)?.zip(row.get::<_, Option<B>>(second)?))
+}
+
+/// Somebody else wrote to the file: this program stores no such text.
+fn strange(column: &'static str, text: &str) -> rusqlite::Error {
+    let why = format!("column {column} holds \"{}\"", text.escape_debug());
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, FromSqlError::Other(why.into()).into())
+}
