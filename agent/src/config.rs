@@ -89,6 +89,23 @@ pub struct Modem {
     pub baud: u32,
 }
 
+impl Modem {
+    /// Reads `[modem]` alone, for who asks the modem before there are certificates. What a missing or wrong key leaves
+    /// open is the default.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(file: &Path) -> Result<Self, Mistakes> {
+        Document::read(file).map(|document| modem(&document.root().section("modem")))
+    }
+}
+
+impl Default for Modem {
+    fn default() -> Self {
+        Self { ports: PORTS.map(str::to_owned).to_vec(), baud: BAUD }
+    }
+}
+
 impl Config {
     /// Reads a file and all that it names.
     ///
@@ -231,14 +248,15 @@ fn imei(section: &Section<'_>) -> Option<Imei> {
 }
 
 fn modem(section: &Section<'_>) -> Modem {
-    let ports = section.strings("port").unwrap_or_else(|| PORTS.map(str::to_owned).to_vec());
+    let default = Modem::default();
+    let ports = section.strings("port").unwrap_or(default.ports);
     for port in &ports {
         if let Err(fault) = glob::Pattern::new(port) {
             section.mistake("port", format!("{port:?} is not a pattern of file names: {}", fault.msg));
         }
     }
     let baud = section.integer("baud", 300..=4_000_000).and_then(|baud| u32::try_from(baud).ok());
-    Modem { ports, baud: baud.unwrap_or(115_200) }
+    Modem { ports, baud: baud.unwrap_or(default.baud) }
 }
 
 fn heartbeat(section: &Section<'_>) -> Terms {
@@ -314,6 +332,7 @@ const KEY: &str = "/etc/moorline/device.key";
 /// The key's name in `LoadCredential=`.
 const CREDENTIAL: &str = "device.key";
 const PORTS: [&str; 2] = ["/dev/serial/by-id/usb-Quectel*-if02-port0", "/dev/ttyUSB2"];
+const BAUD: u32 = 115_200;
 const STATE_DIR: &str = "/var/lib/moorline-agent";
 
 #[cfg(test)]
