@@ -13,6 +13,7 @@ pub mod exit;
 pub mod fault;
 pub mod file;
 pub mod floor;
+pub mod identification;
 pub mod imei;
 pub mod link;
 pub mod log;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use moorline_protocol::{Imei, device_goodbye};
+use moorline_protocol::device_goodbye;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::floor::FloorFile;
+use crate::identification::Identification;
 use crate::log;
 use crate::notify::Notifier;
 use crate::signals::{self, Signals};
@@ -40,7 +41,7 @@ struct Agent<'e> {
     status: Option<StatusFile>,
     clock: Arc<FlooredClock>,
     uplink: Uplink,
-    imei: Option<Imei>,
+    identification: Identification,
     stopping: bool,
 }
 
@@ -62,7 +63,7 @@ impl<'e> Agent<'e> {
             file: file.to_owned(),
             notifier: Notifier::new(environment, now.instant),
             status: StatusFile::open(environment),
-            imei: config.identity.imei,
+            identification: Identification::new(&config, now),
             uplink: Uplink::new(config, tls, Arc::clone(&clock), seed),
             environment,
             signals,
@@ -83,6 +84,9 @@ impl<'e> Agent<'e> {
             }
             if ready.reload {
                 self.reload(now);
+            }
+            if self.identification.turn(ready.modem, now) {
+                self.identify(now);
             }
             self.uplink.turn(ready.uplink, now);
             if self.uplink.is_gone() {
@@ -118,7 +122,9 @@ impl<'e> Agent<'e> {
         if let Some(config) = read_config(&self.file, self.environment) {
             match tls(&config, &self.clock) {
                 Ok(tls) => {
-                    self.imei = config.identity.imei;
+                    if !self.identification.suits(&config) {
+                        self.identification = Identification::new(&config, now);
+                    }
                     self.uplink.reconfigure(config, tls, now);
                     self.identify(now);
                 }
@@ -131,8 +137,8 @@ impl<'e> Agent<'e> {
     }
 
     fn identify(&mut self, now: Now) {
-        let Some(imei) = self.imei else { return };
-        let greeting = self.uplink.greeting(imei, boot_id());
+        let Some(imei) = self.identification.imei() else { return };
+        let greeting = self.uplink.greeting(imei, self.identification.model(), boot_id());
         self.uplink.identify(greeting, now);
     }
 
@@ -140,7 +146,10 @@ impl<'e> Agent<'e> {
     fn report(&mut self, now: Now) {
         let news = self.uplink.take_news();
         if news && let Some(status) = &self.status {
-            let imei = self.imei.map_or_else(|| "not known yet".to_owned(), |imei| imei.to_string());
+            let imei = self
+                .identification
+                .imei()
+                .map_or_else(|| "not known yet".to_owned(), |imei| imei.to_string());
             status.write(&format!("imei     {imei}\nlink     {}\n", self.uplink));
         }
         if self.notifier.turn(now.instant) || news {
@@ -150,30 +159,30 @@ impl<'e> Agent<'e> {
 
     /// Waits for whatever comes first.
     fn wait(&self, now: Instant) -> rustix::io::Result<Ready> {
-        let deadline = self.uplink.deadline().into_iter().chain(self.notifier.deadline()).min();
+        let deadlines = [self.uplink.deadline(), self.identification.deadline(), self.notifier.deadline()];
+        let deadline = deadlines.into_iter().flatten().min();
         let timeout = deadline.map(|at| timespec(at.saturating_duration_since(now)));
-        let mut fds = heapless::Vec::<PollFd<'_>, 4>::new();
-        let uplink = self.uplink.interest();
-        let all = [
+        let wanted = [
             Some((self.signals.stop.as_fd(), PollFlags::IN)),
             Some((self.signals.reload.as_fd(), PollFlags::IN)),
-            uplink,
+            self.uplink.interest(),
+            self.identification.interest(),
         ];
-        for (fd, flags) in all.into_iter().flatten() {
-            // There is room for all of them.
-            let _ = fds.push(PollFd::from_borrowed_fd(fd, flags));
-        }
+        let mut fds: heapless::Vec<PollFd<'_>, 4> =
+            wanted.iter().flatten().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) => {}
-            // A signal: its pipe is readable now, which the next turn finds.
-            Err(Errno::INTR) => {}
+            // After a signal its pipe is readable, and is found so below.
+            Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }
-        let found = fds.get(2).map_or(PollFlags::empty(), PollFd::revents);
+        let mut polled = fds.iter();
+        let [_, _, uplink, modem] = wanted
+            .map(|wanted| wanted.and_then(|_| polled.next()).map_or(PollFlags::empty(), PollFd::revents));
         Ok(Ready {
             stop: signals::take(&self.signals.stop),
             reload: signals::take(&self.signals.reload),
-            uplink: found,
+            uplink,
+            modem,
         })
     }
 }
@@ -183,11 +192,12 @@ struct Ready {
     stop: bool,
     reload: bool,
     uplink: PollFlags,
+    modem: PollFlags,
 }
 
 impl Default for Ready {
     fn default() -> Self {
-        Self { stop: false, reload: false, uplink: PollFlags::empty() }
+        Self { stop: false, reload: false, uplink: PollFlags::empty(), modem: PollFlags::empty() }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::config::{Config, Protocol};
 use crate::dns::{Lookup, Resolver};
 use crate::fault::Fault;
 use crate::floor::{self, FloorFile};
+use crate::identification::Model;
 use crate::link::{Link, LinkError};
 use crate::log;
 use crate::round::{Failure, Round, Step, Target};
@@ -135,13 +136,13 @@ impl Uplink {
 
     /// How the device introduces itself under the configuration in force.
     #[must_use]
-    pub fn greeting(&self, imei: Imei, boot_id: [u8; 16]) -> Greeting {
+    pub fn greeting(&self, imei: Imei, modem: Model, boot_id: [u8; 16]) -> Greeting {
         Greeting {
             imei,
             app_id: self.config.identity.app_id.0,
             agent_version: env!("CARGO_PKG_VERSION").try_into().unwrap_or_default(),
             boot_id,
-            modem: heapless::String::new(),
+            modem,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The real agent against mistakes and bad company: wrong configurations, servers that never answer, signals.
 
-use std::fs::{self, Permissions};
-use std::io::Write as _;
+use std::fs::{self, File, Permissions};
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,6 +19,7 @@ use moorline_testbed::rig::IMEI;
 use moorline_testbed::settings::Settings;
 use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, listen, socket};
 use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
 
 /// The promise is one second from the signal to the end; the rest is for a busy machine.
@@ -169,6 +170,45 @@ fn it_stops_while_a_server_accepts_and_says_nothing() -> Result<(), Failure> {
     let mut agent = device.start(&device.good(&server.local_addr()?)?)?;
     let (_silent, _) = server.accept()?;
     agent.wait_for("-> handshaking")?;
+    agent.stop(STOP)
+}
+
+#[test]
+fn it_stops_while_a_modem_is_silent() -> Result<(), Failure> {
+    let device = Device::new()?;
+    let modem = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    grantpt(&modem)?;
+    unlockpt(&modem)?;
+    let mut settings = device.good(&"127.0.0.1:1")?;
+    settings.set("identity.imei", "modem");
+    settings.set("modem.port", ptsname(&modem, Vec::new())?.to_string_lossy());
+    let mut agent = device.start(&settings)?;
+    // The first command shows that the port is open and an answer is waited for.
+    let mut asked = [0; 2];
+    File::from(modem.try_clone()?).read_exact(&mut asked)?;
+    assert_eq!(&asked, b"AT");
+    agent.stop(STOP)
+}
+
+#[test]
+fn kept_imei_serves_when_the_modem_is_gone() -> Result<(), Failure> {
+    let device = Device::new()?;
+    let hole = BlackHole::new()?;
+    let mut settings = device.good(&hole.address)?;
+    settings.set("identity.imei", "modem");
+    settings.set("modem.port", device.folder.path().join("ttyUSB*").display());
+    let mut agent = device.start(&settings)?;
+    agent.wait_for("no modem tells an IMEI, and none is kept")?;
+    assert!(!agent.said("-> connecting"), "{:#?}", agent.lines());
+    agent.stop(STOP)?;
+
+    let kept = format!(
+        "moorline modem identity 1\nimei={IMEI}\nport=/dev/ttyUSB2\ncommand=AT+CGSN\nat_ms=1\nmodem=\nprevious=\nend\n"
+    );
+    device.file("modem", &kept)?;
+    let mut agent = device.start(&settings)?;
+    agent.wait_for(&format!("going on with {IMEI}"))?;
+    agent.wait_for("-> connecting")?;
     agent.stop(STOP)
 }
 
