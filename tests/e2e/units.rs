@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use moorline_testbed::failure::Failure;
+use moorline_testbed::process::Program;
 use moorline_testbed::programs::program;
+use moorline_testbed::rig::{IMEI, Rig, free_address};
 use tempfile::TempDir;
 
 const SERVICES: [&str; 2] = ["moorline-agent.service", "moorline-server.service"];
@@ -62,6 +64,24 @@ fn drivers_of_usb_modems_are_loaded_before_they_are_allowed() -> Result<(), Fail
         assert!(allowed.iter().any(|line| line == device), "{device}");
         assert!(loaded.contains(&module), "{module}");
     }
+    Ok(())
+}
+
+#[test]
+fn server_takes_over_the_port_that_systemd_holds() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let port = free_address()?;
+    let name = Unit::read(SOCKET)?.all("FileDescriptorName").concat();
+    let by_hand = rig.server()?.command()?;
+    let mut activation = Command::new("systemd-socket-activate");
+    activation.arg(format!("--listen={port}")).arg(format!("--fdname={name}"));
+    activation.arg(by_hand.get_program()).args(by_hand.get_args());
+    let mut systemd = Program::start(&mut activation)?;
+    systemd.wait_for("Listening on ")?;
+
+    let mut agent = rig.agent(port, IMEI)?.start()?;
+    systemd.wait_for(&format!("listening for devices on {port}"))?;
+    agent.wait_for("-> online")?;
     Ok(())
 }
 

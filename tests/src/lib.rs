@@ -11,3 +11,4 @@ pub mod relay;
 pub mod rig;
 pub mod service_manager;
 pub mod settings;
+pub mod stage;

@@ -16,7 +16,8 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -140,6 +141,15 @@ pub fn host() -> IpAddr {
     Ipv4Addr::new(127, 64 | high & 63, middle, low).into()
 }
 
+/// An address of this process's own where nothing listens.
+///
+/// # Errors
+/// No port is free.
+pub fn free_address() -> io::Result<SocketAddr> {
+    #[expect(clippy::disallowed_methods, reason = "closed at once; it only finds the port")]
+    TcpListener::bind(SocketAddr::new(host(), 0))?.local_addr()
+}
+
 /// What a program is started with.
 #[derive(Clone)]
 struct Setup {
@@ -165,7 +175,7 @@ impl Setup {
         self.folder.join("config.toml")
     }
 
-    /// Writes the configuration; the program, ready for more arguments.
+    /// Writes the configuration and says how the program is started with it.
     ///
     /// It gets nothing of this process's environment that would make it speak to another systemd or journal.
     #[track_caller]
@@ -176,15 +186,16 @@ impl Setup {
             .env_clear()
             .env("RUNTIME_DIRECTORY", &self.folder)
             .envs(self.environment.clone())
-            .current_dir(&self.folder);
+            .current_dir(&self.folder)
+            .arg("-c")
+            .arg(self.config());
         Ok(command)
     }
 
     #[track_caller]
     fn start(&self) -> Result<Program, Failure> {
         let hear = Arc::clone(&self.hear);
-        let config = self.config();
-        Program::start_heard(self.command()?.arg("-c").arg(config), move |line| hear(line))
+        Program::start_heard(&mut self.command()?, move |line| hear(line))
     }
 }
 
@@ -214,6 +225,15 @@ impl ServerSetup {
     pub fn heard(mut self, hear: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.0.hear = Arc::new(hear);
         self
+    }
+
+    /// How it is started, for a tale that has something else do it.
+    ///
+    /// # Errors
+    /// It cannot be built, or its configuration not be written.
+    #[track_caller]
+    pub fn command(&self) -> Result<Command, Failure> {
+        self.0.command()
     }
 
     /// Starts it and waits until it listens.
