@@ -1,5 +1,6 @@
 //! `moorline-server` as a library, so that tests can join its pure parts with the agent's: see ARCHITECTURE.md.
 
+pub mod admin;
 pub mod admission;
 pub mod app;
 pub mod client_hello;

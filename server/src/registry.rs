@@ -210,24 +210,11 @@ impl Registry {
             kind: if mismatch { Kind::IdentityMismatch } else { Kind::Refused },
             imei: refused.imei,
             session_id: None,
-            address: Some(refused.address),
+            address: Some(canonical(refused.address)),
             certificate: refused.certificate.map(|certificate| certificate.serial.as_str().into()),
             cause: Some(self.lock().texts.share(refused.reason)),
             text: Some(refused.text.into()),
         });
-    }
-
-    /// Tells every session to go, each with a time before which its device is not to come back.
-    pub fn end_all(&self, cause: Cause, mut retry_after: impl FnMut() -> Duration) {
-        let exits: Vec<_> = self
-            .lock()
-            .devices
-            .values()
-            .filter_map(|entry| entry.online.as_ref().map(|online| Arc::clone(&online.exit)))
-            .collect();
-        for exit in exits {
-            exit.order(cause, retry_after());
-        }
     }
 
     /// How many devices are online.
@@ -288,7 +275,7 @@ impl Registry {
         let Some(older) = entry.online.take() else { return };
         older.exit.order(Cause::Replaced, Duration::ZERO);
         state.online -= 1;
-        let text = format!("a newer session from {newcomer} took over");
+        let text = format!("a newer session from {} took over", canonical(newcomer));
         let ending = Ending::new(Kind::Replaced, Cause::Replaced.as_str(), text);
         self.end_session(state, &older.presence, ending, now);
     }
@@ -380,6 +367,11 @@ fn end_ghost(device: &mut Device, texts: &mut SharedTexts, queue: &Queue, now: N
     queue.put_device(device.clone());
 }
 
+/// A dual-stack socket shows IPv4 peers as IPv6 addresses, which nobody would search for.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 fn event_of(device: &Device, kind: Kind, why: Option<(Arc<str>, String)>, now: Now) -> Event {
     let (cause, text) = why.unzip();
     Event {
@@ -415,7 +407,7 @@ fn device_of(
         session: LastSession {
             id: session_id,
             connected_at_ms: now.utc_ms,
-            address: peer.address,
+            address: canonical(peer.address),
             dialect: peer.dialect,
             tls: texts.share(peer.tls),
             heartbeat_s: heartbeat.map(|interval| u32::try_from(interval.as_secs()).unwrap_or(u32::MAX)),

@@ -250,19 +250,6 @@ fn refusals_become_events() {
 }
 
 #[test]
-fn all_sessions_can_be_ended() {
-    let rig = Rig::new();
-    let exits: Vec<_> = (0..3).map(|n| rig.come(n, 1000, 0).1).collect();
-    let mut asked = 0;
-    rig.registry.end_all(Cause::Stopping, || {
-        asked += 1;
-        Duration::from_secs(asked)
-    });
-    assert!(exits.iter().all(|exit| order_of(exit) == Some(Cause::Stopping)));
-    assert_eq!(asked, 3);
-}
-
-#[test]
 fn long_sessions_have_last_seen_saved_now_and_then() {
     let rig = Rig::new();
     let (presence, _) = rig.come(1, 1000, 0);

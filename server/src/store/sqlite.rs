@@ -68,6 +68,12 @@ impl Sqlite {
         })
     }
 
+    /// The disk is full when the file has so many pages.
+    #[cfg(test)]
+    pub(crate) fn limit_pages(&self, pages: i64) {
+        self.writer().connection.pragma_update(None, "max_page_count", pages).unwrap();
+    }
+
     fn writer(&self) -> MutexGuard<'_, Writing> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -123,12 +123,11 @@ fn full_disk_loses_nothing_that_was_stored() {
     let folder = Folder::new();
     let store = folder.open().unwrap();
     store.apply(&events(&[Kind::Online])).unwrap();
-    let limit = |pages: i64| store.writer().connection.pragma_update(None, "max_page_count", pages).unwrap();
-    limit(1);
+    store.limit_pages(1);
     let refused = store.apply(&events(&[Kind::Offline; 1000])).unwrap_err();
     assert!(refused.to_string().ends_with("fleet.db: the disk is full: make room on it"), "{refused}");
     assert_eq!(ids(&store, &EVERYTHING), [1]);
-    limit(100_000);
+    store.limit_pages(100_000);
     store.apply(&events(&[Kind::Offline])).unwrap();
     assert_eq!(ids(&store, &EVERYTHING), [1, 2]);
 }

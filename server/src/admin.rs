@@ -1,0 +1,85 @@
+//! The operators' HTTP: the page, the API, the metrics. It reads the registry and the store and changes nothing; it knows
+//! no device connection.
+//!
+//! It has no users: it listens on loopback, and whoever can reach it may look. So it answers only to names that a foreign
+//! web page cannot have (see `guard`), and asks the store on blocking threads, never on those that serve devices.
+
+mod connections;
+mod devices;
+mod events;
+mod guard;
+mod health;
+mod page;
+mod problem;
+mod query;
+mod time;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::metrics::{self, Metrics};
+use crate::registry::Registry;
+use crate::store::{Store, Writer};
+pub use health::Readiness;
+use problem::Problem;
+
+/// What operators are shown.
+#[derive(Clone)]
+pub struct Operators {
+    /// Who is online, and what is known of every device.
+    pub registry: Arc<Registry>,
+    /// What happened.
+    pub store: Arc<dyn Store>,
+    /// How storing goes.
+    pub writer: Arc<Writer>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether devices are served.
+    pub readiness: Arc<Readiness>,
+}
+
+/// Serves operators until `shutdown`, then lets answers in progress finish for a moment.
+pub async fn serve(listener: TcpListener, operators: Operators, shutdown: impl Future<Output = ()> + Send) {
+    connections::serve(listener, router(operators), shutdown).await;
+}
+
+fn router(operators: Operators) -> Router {
+    Router::new()
+        .route("/", get(page::page))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(show_metrics))
+        .route("/api/devices", get(devices::list))
+        .route("/api/devices/{imei}", get(devices::one))
+        .route("/api/events", get(events::list))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn(guard::guard))
+        .with_state(operators)
+}
+
+async fn show_metrics(State(operators): State<Operators>) -> Result<Response, Problem> {
+    let text = operators.metrics.text().map_err(|fault| Problem::internal(&fault))?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no {}; / lists what there is", uri.path()))
+}
+
+async fn not_allowed(method: Method) -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{method} is not possible here: everything is read by GET"),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! `/api/devices`: what is known of devices, whole and in pages.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri};
+use moorline_protocol::Imei;
+use serde::Serialize;
+
+use super::Operators;
+use super::problem::Problem;
+use super::query::Parameters;
+use super::time::Time;
+use crate::registry::{Filter, Page, Shown};
+use crate::session::Dialect;
+
+const MAX_LIMIT: usize = 1000;
+const DEFAULT_LIMIT: usize = 100;
+
+#[derive(Serialize)]
+pub(super) struct DeviceList {
+    devices: Vec<DeviceView>,
+    /// Ask for `after=` this one to get the next page.
+    next: Option<String>,
+    total: usize,
+}
+
+/// A device. Of its latest session when it is offline.
+#[derive(Serialize)]
+pub(super) struct DeviceView {
+    imei: String,
+    online: bool,
+    protocol: &'static str,
+    app_id: Option<String>,
+    address: String,
+    connected_at: Time,
+    last_seen: Time,
+    first_seen: Time,
+    heartbeat_s: Option<u32>,
+    agent_version: Option<String>,
+    modem: Option<String>,
+    tls: String,
+    session_id: u64,
+    certificate: Option<CertificateView>,
+    disconnected_at: Option<Time>,
+    disconnect_cause: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CertificateView {
+    serial: String,
+    issuer: String,
+    expires_at: Time,
+}
+
+pub(super) async fn list(State(operators): State<Operators>, uri: Uri) -> Result<Json<DeviceList>, Problem> {
+    let parameters = Parameters::read(&uri, &["limit", "after", "online", "protocol", "search"])?;
+    let limit = parameters.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
+    let after: Option<Imei> = parameters.parsed("after", "an IMEI")?;
+    let filter = Filter {
+        online: parameters.choice("online", &[("true", true), ("false", false)])?,
+        dialect: parameters
+            .choice("protocol", &[("native", Dialect::Native), ("classic", Dialect::Classic)])?,
+        search: parameters.text("search").filter(|search| !search.is_empty()).map(str::to_lowercase),
+    };
+    // A large fleet takes some milliseconds to look through.
+    let look = tokio::task::spawn_blocking(move || operators.registry.list(&filter, after, limit));
+    let Page { devices, next, total } = look.await.map_err(|fault| Problem::internal(&fault))?;
+    let devices = devices.into_iter().map(DeviceView::from).collect();
+    Ok(Json(DeviceList { devices, next: next.map(|imei| imei.to_string()), total }))
+}
+
+pub(super) async fn one(
+    State(operators): State<Operators>,
+    Path(text): Path<String>,
+) -> Result<Json<DeviceView>, Problem> {
+    let imei: Imei = text.parse().map_err(|why| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("{} is no IMEI: {why}", text.escape_debug()))
+    })?;
+    let device = operators.registry.get(imei);
+    device.map(|shown| Json(shown.into())).ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, format!("no device with the IMEI {imei} has ever been taken in"))
+    })
+}
+
+impl From<Shown> for DeviceView {
+    fn from(Shown { device, online }: Shown) -> Self {
+        let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let session = &device.session;
+        let ended = session.ended.as_ref();
+        Self {
+            imei: device.imei.to_string(),
+            online,
+            protocol: session.dialect.as_str(),
+            app_id: device.app_id_text(),
+            address: session.address.to_string(),
+            connected_at: Time(session.connected_at_ms),
+            last_seen: Time(device.last_seen_ms),
+            first_seen: Time(device.first_seen_ms),
+            heartbeat_s: session.heartbeat_s,
+            agent_version: said(&device.agent_version),
+            modem: said(&device.modem),
+            tls: session.tls.to_string(),
+            session_id: session.id,
+            certificate: device.certificate.as_ref().map(|certificate| CertificateView {
+                serial: certificate.serial.to_string(),
+                issuer: certificate.issuer.to_string(),
+                expires_at: Time(certificate.not_after_ms),
+            }),
+            disconnected_at: ended.map(|ended| Time(ended.at_ms)),
+            disconnect_cause: ended.map(|ended| ended.cause.to_string()),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `/healthz`: whether the process answers. `/readyz`: whether it does what it is there for.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::Operators;
+use super::problem::Problem;
+
+/// Whether devices are served; set by whoever opens and closes the device port.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    accepting: AtomicBool,
+}
+
+impl Readiness {
+    /// The device port was opened, or closed.
+    pub fn set_accepting(&self, accepting: bool) {
+        self.accepting.store(accepting, Ordering::Relaxed);
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Ready {
+    ready: bool,
+    online: usize,
+    /// Rows that wait to be stored.
+    queued: usize,
+    /// Events that were never stored since the start.
+    lost_events: u64,
+}
+
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+pub(super) async fn readyz(State(operators): State<Operators>) -> Result<Json<Ready>, Problem> {
+    let health = operators.writer.health();
+    let closed = !operators.readiness.accepting.load(Ordering::Relaxed);
+    let port = closed.then(|| "devices are not accepted: the server starts or stops".to_owned());
+    let store = health.trouble.map(|trouble| {
+        format!(
+            "the store cannot be written: {trouble} ({} rows wait, {} were lost)",
+            health.queued, health.lost
+        )
+    });
+    let reasons: Vec<_> = port.into_iter().chain(store).collect();
+    if !reasons.is_empty() {
+        return Err(Problem::unavailable(reasons));
+    }
+    let online = operators.registry.online();
+    Ok(Json(Ready { ready: true, online, queued: health.queued, lost_events: health.lost }))
+}

@@ -1,0 +1,63 @@
+//! Errors as RFC 9457 has them: `application/problem+json`, in words that say what to do.
+
+use std::fmt;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tracing::error;
+
+/// Why a request gets no answer. `type` is `about:blank`, which it is when left out.
+#[derive(Debug, Serialize)]
+pub(super) struct Problem {
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    parameter: Option<Box<BadParameter>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+}
+
+/// What of the query is wrong.
+#[derive(Debug, Serialize)]
+struct BadParameter {
+    parameter: String,
+    value: String,
+    allowed: String,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: String) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error");
+        Self { title, status: status.as_u16(), detail, parameter: None, reasons: Vec::new() }
+    }
+
+    pub(super) fn parameter(name: &str, value: &str, allowed: &str) -> Self {
+        let detail = format!("{name}={value} is not possible: {name} is {allowed}");
+        let bad =
+            BadParameter { parameter: name.to_owned(), value: value.to_owned(), allowed: allowed.to_owned() };
+        Self { parameter: Some(Box::new(bad)), ..Self::new(StatusCode::BAD_REQUEST, detail) }
+    }
+
+    pub(super) fn unavailable(reasons: Vec<String>) -> Self {
+        Self { reasons, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is not ready".to_owned()) }
+    }
+
+    /// A fault of this side, which is in the log too.
+    pub(super) fn internal(fault: &dyn fmt::Display) -> Self {
+        error!("an operator's request failed: {fault}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, fault.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
+        let media_type = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        response
+    }
+}
