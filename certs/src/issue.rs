@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use crate::authority::{Authority, AuthorityError, Issued};
 use crate::files;
-use crate::folder::{Folder, FolderError, failed, is_there, make_directory, replace};
+use crate::folder::{Folder, FolderError, failed, is_there, make_directory, read_if_there, replace};
 use crate::index::Entry;
 use crate::key::{PrivateKey, PublicKey};
 use crate::names::ServerNames;
@@ -142,7 +142,10 @@ impl Folder {
 
     fn append_entry(&self, entry: &Entry) -> Result<(), FolderError> {
         let file = self.file("index.txt");
-        files::append(&file, &format!("{entry}\n")).map_err(failed("write", &file))
+        // A line that an editor left without its end must not run into the new one.
+        let unended = read_if_there(&file)?.is_some_and(|text| !text.is_empty() && !text.ends_with('\n'));
+        let before = if unended { "\n" } else { "" };
+        files::append(&file, &format!("{before}{entry}\n")).map_err(failed("write", &file))
     }
 
     fn write_key(&self, file: &Path, pem: &str) -> Result<(), FolderError> {

@@ -279,6 +279,17 @@ fn broken_index_is_named_by_line() -> Result<(), Failure> {
 }
 
 #[test]
+fn unended_index_is_gone_on_with() -> Result<(), Failure> {
+    let fleet = Fleet::with_server_and_device()?;
+    let index = fs::read_to_string(fleet.path().join("index.txt"))?;
+    fs::write(fleet.path().join("index.txt"), index.trim_end())?;
+    fleet.done(&["device", "--imei", OTHER_IMEI])?;
+    fleet.done(&["revoke", "--imei", IMEI, "--imei", OTHER_IMEI])?;
+    assert_eq!(fleet.list()?.1.len(), 2);
+    Ok(())
+}
+
+#[test]
 fn same_key_again_gets_another_serial_number() -> Result<(), Failure> {
     let fleet = Fleet::with_server_and_device()?;
     let file = fleet.path().join("devices/869731052403821.pem");
