@@ -4,6 +4,7 @@ pub mod certs;
 pub mod failure;
 pub mod http;
 mod lines;
+pub mod modem;
 pub mod pair;
 pub mod process;
 pub mod programs;
