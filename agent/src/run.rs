@@ -219,6 +219,7 @@ fn tls(config: &Config, clock: &Arc<FlooredClock>) -> Result<Tls, rustls::Error>
 }
 
 /// Chance for the backoff's jitter.
+#[expect(clippy::disallowed_methods, reason = "the agent's one taking of chance, for the backoff's jitter")]
 fn seed() -> Result<u64, getrandom::Error> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)?;

@@ -18,6 +18,7 @@ impl Serial {
     /// When the operating system gives no random numbers.
     pub fn random() -> Result<Self, SerialError> {
         let mut octets = [0; 16];
+        #[expect(clippy::disallowed_methods, reason = "a serial number is chance and nothing else")]
         getrandom::fill(&mut octets).map_err(|_| SerialError::NoRandomness)?;
         octets[0] = octets[0] & 0x3f | 0x40;
         Ok(Self(octets.to_vec()))

@@ -4,6 +4,7 @@ pub mod certs;
 pub mod failure;
 pub mod http;
 mod lines;
+pub mod measure;
 pub mod modem;
 pub mod pair;
 pub mod process;

@@ -31,10 +31,20 @@ pub fn program_with(name: &str, features: &[&str]) -> Result<PathBuf, Failure> {
     // process builds them in another way.
     let lock = File::create(shelf.join("lock"))?;
     lock.lock()?;
-    let built = build(name, features)?;
+    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    let built = build(name, features, profile)?;
     let place = shelf.join(if features.is_empty() { "default".to_owned() } else { features.join("+") });
     fs::create_dir_all(&place)?;
     link(&built, &place.join(name))
+}
+
+/// As [`program`], of such a profile.
+///
+/// # Errors
+/// The compiler refused it.
+#[track_caller]
+pub fn program_in(name: &str, profile: &str) -> Result<PathBuf, Failure> {
+    build(name, &[], profile)
 }
 
 /// The folder for the programs that tests run: beside the program that runs now.
@@ -50,17 +60,15 @@ fn shelf() -> Result<PathBuf, Failure> {
 
 /// Has cargo build `name` and says where cargo put it.
 #[track_caller]
-fn build(name: &str, features: &[&str]) -> Result<PathBuf, Failure> {
+fn build(name: &str, features: &[&str], profile: &str) -> Result<PathBuf, Failure> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     command
         .args(["build", "--quiet", "--locked", "--message-format=json-render-diagnostics"])
+        .args(["--profile", profile])
         .args(["--package", package(name), "--bin", name, "--features", &features.join(",")])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit());
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
     for (variable, _) in env::vars_os().filter(|(variable, _)| is_of_this_crate(variable)) {
         command.env_remove(variable);
     }

@@ -164,10 +164,11 @@ impl Line {
                 Err(fault) if fault.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => break,
             };
+            // Counted first, so that whoever has received something finds it counted.
+            count.fetch_add(len as u64, Ordering::SeqCst);
             if !self.dark.load(Ordering::SeqCst) && to.write_all(&buffer[..len]).is_err() {
                 break;
             }
-            count.fetch_add(len as u64, Ordering::SeqCst);
             let _guard = lock(&self.passed.0);
             self.passed.1.notify_all();
         }

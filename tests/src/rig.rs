@@ -155,6 +155,8 @@ pub fn free_address() -> io::Result<SocketAddr> {
 struct Setup {
     name: &'static str,
     features: &'static [&'static str],
+    /// The file to start, if it is not to be built for this run.
+    program: Option<PathBuf>,
     folder: PathBuf,
     settings: Settings,
     environment: Vec<(&'static str, OsString)>,
@@ -168,7 +170,7 @@ impl Setup {
     fn new(name: &'static str, folder: PathBuf) -> Self {
         let environment = vec![("PATH", env::var_os("PATH").unwrap_or_default())];
         let hear = Arc::new(|_: &str| ());
-        Self { name, features: &[], folder, settings: Settings::default(), environment, hear }
+        Self { name, features: &[], program: None, folder, settings: Settings::default(), environment, hear }
     }
 
     fn config(&self) -> PathBuf {
@@ -181,7 +183,8 @@ impl Setup {
     #[track_caller]
     fn command(&self) -> Result<Command, Failure> {
         fs::write(self.config(), self.settings.to_string())?;
-        let mut command = Command::new(program_with(self.name, self.features)?);
+        let program = self.program.clone().map_or_else(|| program_with(self.name, self.features), Ok)?;
+        let mut command = Command::new(program);
         command
             .env_clear()
             .env("RUNTIME_DIRECTORY", &self.folder)
@@ -359,6 +362,12 @@ impl AgentSetup {
     /// Puts it under a service manager.
     pub fn under(mut self, manager: &ServiceManager) -> Self {
         self.0.environment.extend(manager.environment());
+        self
+    }
+
+    /// Starts this file instead of one built for this run.
+    pub fn program(mut self, program: &Path) -> Self {
+        self.0.program = Some(program.to_owned());
         self
     }
 

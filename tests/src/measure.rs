@@ -1,0 +1,253 @@
+//! What SPECIFICATION.md promises, measured: the agent's own link, in this process, against a real server through a relay
+//! that counts.
+//!
+//! The link is the one that `moorline-agent` runs; only its loop is here. So a question can be asked between two steps:
+//! how many bytes had passed when the server took the device in, how often the heartbeat allocated.
+
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moorline_agent::clock::{self, FlooredClock, Now};
+use moorline_agent::link::{Link, LinkError};
+use moorline_agent::session::{Event, Greeting, Terms};
+use moorline_agent::tls::{self, MinVersion, Tls};
+use moorline_agent::{credentials, tcp};
+use moorline_protocol::{DeviceMessage, Hello, Imei, ServerMessage, Welcome};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::failure::Failure;
+use crate::process::PATIENCE;
+use crate::programs::program_in;
+use crate::relay::{Bytes, Relay};
+use crate::rig::{IMEI, Rig, SERVER_NAME, Server};
+
+/// The heartbeat interval that the probe asks for.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// A device whose link is driven by hand.
+pub struct Probe {
+    tls: Tls,
+    relay: Relay,
+    greeting: Greeting,
+    link: Option<Link>,
+    /// How far the link's clock has been set ahead.
+    ahead: Duration,
+    /// What has to outlive the link: the server, and the folder with the certificates.
+    _server: Server,
+    _rig: Rig,
+}
+
+/// What one connect cost, bytes of TCP payload.
+#[derive(Clone, Copy, Debug)]
+pub struct Connect {
+    /// Up to Welcome: the handshake with its ticket, Hello and Welcome.
+    pub registered: Bytes,
+    /// The same without Hello and Welcome.
+    pub handshake: Bytes,
+}
+
+/// What one heartbeat and its answer cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Heartbeat {
+    /// Bytes of TCP payload.
+    pub bytes: Bytes,
+    /// Heap allocations of the agent's link.
+    pub allocations: u64,
+}
+
+impl Probe {
+    /// Starts a server and the relay in front of it.
+    ///
+    /// # Errors
+    /// Something of it does not start.
+    pub fn new() -> Result<Self, Failure> {
+        let rig = Rig::new()?;
+        let server = rig.server()?.start()?;
+        let relay = Relay::start(server.devices());
+        let imei: Imei = IMEI.parse()?;
+        let device = rig.pki().device(imei)?;
+        let identity = credentials::certified_key(
+            credentials::chain(&device.certificate).map_err(Failure::new)?,
+            credentials::private_key(&device.key).map_err(Failure::new)?,
+            &tls::provider(),
+        )
+        .map_err(Failure::new)?;
+        let roots = credentials::roots(&rig.pki().ca()).map_err(Failure::new)?;
+        let clock = Arc::new(FlooredClock::new(0));
+        let tls = Tls::new(MinVersion::Tls13, Arc::new(roots), &identity, clock)?;
+        let greeting = Greeting {
+            imei,
+            app_id: [0; 16],
+            agent_version: text(env!("CARGO_PKG_VERSION")),
+            boot_id: [7; 16],
+            modem: text("Quectel EC25"),
+        };
+        Ok(Self { tls, relay, greeting, link: None, ahead: Duration::ZERO, _server: server, _rig: rig })
+    }
+
+    /// Connects and registers; the connection before, if there was one, ends first. The second time resumes.
+    ///
+    /// # Errors
+    /// It does not come to that.
+    pub fn connect(&mut self) -> Result<Connect, Failure> {
+        self.link = None;
+        let before = self.relay.bytes();
+        let socket = tcp::begin(self.relay.address())?;
+        wait(socket.as_fd(), PollFlags::OUT)?;
+        tcp::finish(&socket)?;
+        let tls = self.tls.connection(SERVER_NAME.try_into()?, true)?;
+        let mut link = Link::new(socket, self.relay.address(), tls);
+        while !link.is_secured() {
+            step(&mut link, clock::now())?;
+        }
+        let terms = Terms { interval: INTERVAL, timeout: PATIENCE };
+        link.begin_session(self.greeting.clone(), terms, clock::now());
+        // The event comes before the time request goes out, so that Welcome is the last that was said.
+        let welcome = loop {
+            if let Some(Event::Registered { session_id, heartbeat, spread }) = step(&mut link, clock::now())?
+            {
+                break self.welcome(session_id, heartbeat, spread);
+            }
+        };
+        let registered = self.relay.bytes().since(before);
+        let handshake = Bytes {
+            up: registered.up - record(DeviceMessage::Hello(self.hello()).encode(&mut [0; 128])?),
+            down: registered.down - record(welcome.encode(&mut [0; 128])?),
+        };
+        while !matches!(step(&mut link, clock::now())?, Some(Event::Time { .. })) {}
+        while link.poll(clock::now()).map_err(broken)?.is_some() {}
+        self.link = Some(link);
+        Ok(Connect { registered, handshake })
+    }
+
+    /// One heartbeat and its answer.
+    ///
+    /// # Errors
+    /// There is no link, or no answer.
+    pub fn heartbeat(&mut self) -> Result<Heartbeat, Failure> {
+        let link = self.link.as_mut().ok_or_else(|| Failure::new("connect first"))?;
+        let before = self.relay.bytes();
+        // The heartbeat is due once the interval has passed, which the session takes from its argument.
+        self.ahead += INTERVAL;
+        let ahead = self.ahead;
+        let mut outcome = Ok(());
+        let allocated = allocation_counter::measure(|| outcome = beat(link, ahead));
+        outcome?;
+        Ok(Heartbeat { bytes: self.relay.bytes().since(before), allocations: allocated.count_total })
+    }
+
+    fn hello(&self) -> Hello {
+        let Greeting { imei, app_id, agent_version, boot_id, modem } = self.greeting.clone();
+        let heartbeat_s = u32::try_from(INTERVAL.as_secs()).unwrap_or(u32::MAX);
+        Hello { imei: imei.as_u64(), app_id, agent_version, boot_id, heartbeat_s, modem }
+    }
+
+    /// The Welcome that was heard: its length is told by its fields.
+    fn welcome(&self, session_id: Option<u64>, heartbeat: Duration, spread: Duration) -> ServerMessage {
+        let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+        ServerMessage::Welcome(Welcome {
+            session_id: session_id.unwrap_or(0),
+            heartbeat_s: seconds(heartbeat),
+            server_time_ms: clock::now().utc_ms,
+            spread_s: seconds(spread),
+        })
+    }
+}
+
+/// What a running agent holds of the machine's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Footprint {
+    /// Proportional set size: its own pages, and its share of those that others map too.
+    pub pss_kib: u64,
+    /// The part of it that no file stands behind.
+    pub anonymous_kib: u64,
+}
+
+impl Footprint {
+    /// Of the smallest agent of this machine's target, online, after three heartbeats.
+    ///
+    /// # Errors
+    /// It does not come to that.
+    pub fn of_an_agent() -> Result<Self, Failure> {
+        let rig = Rig::new()?;
+        let server = rig.server()?.set("session.heartbeat_min", "1s").start()?;
+        let relay = Relay::start(server.devices());
+        let [_, (_, smallest)] = agent_sizes()?;
+        let agent =
+            rig.agent(relay.address(), IMEI)?.program(&smallest).set("heartbeat.interval", "1s").start()?;
+        server.operators().wait_online(IMEI, true)?;
+        let then = relay.bytes();
+        if !relay.wait_for(PATIENCE, |bytes| bytes.since(then).sum() >= 3 * 48) {
+            return Err(Failure::new("no three heartbeats came"));
+        }
+        Self::of(agent.id())
+    }
+
+    /// Of a process.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn of(process: u32) -> Result<Self, Failure> {
+        let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+        let kib = |name: &str| {
+            let line = rollup.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| rest.trim_end_matches("kB").trim().parse().ok())
+                .ok_or_else(|| Failure::new(format!("no {name} in smaps_rollup")))
+        };
+        Ok(Self { pss_kib: kib("Pss:")?, anonymous_kib: kib("Pss_Anon:")? })
+    }
+}
+
+/// The agent's two flavours for this machine, built when they are not fresh.
+///
+/// # Errors
+/// The compiler refused one.
+pub fn agent_sizes() -> Result<[(&'static str, PathBuf); 2], Failure> {
+    Ok([
+        ("release", program_in("moorline-agent", "release")?),
+        ("smallest", program_in("moorline-agent", "smallest")?),
+    ])
+}
+
+/// A frame's bytes as one TLS 1.3 record: header, content type and tag make 22 (RFC 8446 section 5.2).
+fn record(frame: usize) -> u64 {
+    frame as u64 + 22
+}
+
+/// Waits for the server and lets the link react; the first event that comes of it.
+fn step(link: &mut Link, now: Now) -> Result<Option<Event>, Failure> {
+    if let Some(event) = link.poll(now).map_err(broken)? {
+        return Ok(Some(event));
+    }
+    wait(link.as_fd(), link.interest())?;
+    link.handle_readable(now).map_err(broken)?;
+    link.poll(now).map_err(broken)
+}
+
+/// A heartbeat from its deadline to its answer, as the agent's loop goes through it.
+fn beat(link: &mut Link, ahead: Duration) -> Result<(), Failure> {
+    let now = clock::now();
+    let now = Now { instant: now.instant + ahead, ..now };
+    link.handle_timeout(now).map_err(broken)?;
+    while !matches!(step(link, now)?, Some(Event::Answered { .. })) {}
+    Ok(())
+}
+
+fn wait(fd: BorrowedFd<'_>, wanted: PollFlags) -> Result<(), Failure> {
+    let patience = Timespec { tv_sec: PATIENCE.as_secs().try_into()?, tv_nsec: 0 };
+    match poll(&mut [PollFd::from_borrowed_fd(fd, wanted)], Some(&patience))? {
+        0 => Err(Failure::new("the server did not answer")),
+        _ => Ok(()),
+    }
+}
+
+fn broken(error: LinkError) -> Failure {
+    Failure::new(format!("the link broke: {error:?}"))
+}
+
+fn text<const N: usize>(text: &str) -> heapless::String<N> {
+    text.try_into().unwrap_or_default()
+}
