@@ -82,4 +82,6 @@ async fn not_allowed(method: Method) -> Problem {
 }
 
 #[cfg(test)]
+pub(crate) mod rig;
+#[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ pub mod client_hello;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod ctl;
 pub mod exit;
 pub mod identity;
 pub mod listener;

@@ -1,116 +1,15 @@
 //! The operators' HTTP through real sockets, over both stores.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
-use tokio::runtime;
-use tokio::sync::oneshot;
 
-use super::*;
-use crate::clock;
-use crate::config::Register;
-use crate::store::samples::{device, event, imei};
-use crate::store::{Batch, Fleet, Kind, Memory, Queue, Retention, Sqlite};
-
-/// A served fleet: devices 0 and 1 of the samples were online when the last server died, 2 was not.
-struct Rig {
-    address: SocketAddr,
-    operators: Operators,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-    _folder: Option<TempDir>,
-}
-
-impl Rig {
-    fn over(store: Arc<dyn Store>, folder: Option<TempDir>) -> Self {
-        let events = vec![event(0, Kind::Refused), event(1, Kind::Online), event(2, Kind::Offline)];
-        store
-            .apply(&Batch { devices: (0..3).map(device).collect(), events, next_session_id: Some(50) })
-            .unwrap();
-        let (queue, metrics) = (Arc::new(Queue::new()), Arc::new(Metrics::new()));
-        let fleet: Fleet = store.load().unwrap();
-        let registry =
-            Registry::new(fleet, Register::Open, Arc::new(Queue::new()), Arc::clone(&metrics), clock::now());
-        let writer = Writer::start(Arc::clone(&store), queue, metrics.store().clone()).unwrap();
-        let operators = Operators {
-            registry: Arc::new(registry),
-            store,
-            writer: Arc::new(writer),
-            metrics,
-            readiness: Arc::default(),
-        };
-        operators.readiness.set_accepting(true);
-        Self::serve(operators, folder)
-    }
-
-    fn serve(operators: Operators, folder: Option<TempDir>) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
-        let served = operators.clone();
-        let thread = thread::spawn(move || {
-            runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-                #[expect(clippy::disallowed_methods, reason = "the test is the shell here")]
-                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-                tell.send(listener.local_addr().unwrap()).unwrap();
-                serve(listener, served, async { stopped.await.unwrap_or_default() }).await;
-            });
-        });
-        let address = told.recv().unwrap();
-        Self { address, operators, stop: Some(stop), thread: Some(thread), _folder: folder }
-    }
-
-    fn memory() -> Self {
-        Self::over(Arc::new(Memory::new(Retention::default())), None)
-    }
-
-    fn both() -> [Self; 2] {
-        let folder = tempfile::tempdir().unwrap();
-        let file = Sqlite::open(&folder.path().join("fleet.db"), Retention::default()).unwrap();
-        [Self::memory(), Self::over(Arc::new(file), Some(folder))]
-    }
-
-    fn get(&self, path: &str) -> (u16, Value) {
-        let (status, media_type, text) = self.text(path);
-        let wanted = if status == 200 { "application/json" } else { "application/problem+json" };
-        assert_eq!(media_type, wanted, "{text}");
-        (status, serde_json::from_str(&text).unwrap())
-    }
-
-    fn text(&self, path: &str) -> (u16, String, String) {
-        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let mut answer = agent.get(format!("http://{}{path}", self.address)).call().unwrap();
-        let media_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
-        (answer.status().as_u16(), media_type, answer.body_mut().read_to_string().unwrap())
-    }
-
-    /// What comes back for exactly these bytes, until the server closes.
-    fn raw(&self, request: &str) -> String {
-        let mut socket = self.connect();
-        socket.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    fn connect(&self) -> TcpStream {
-        #[expect(clippy::disallowed_methods, reason = "the test is the shell here")]
-        let socket = TcpStream::connect(self.address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        socket
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        let ended = self.thread.take().map(JoinHandle::join);
-        assert!(ended.is_some_and(|ended| ended.is_ok()) || thread::panicking());
-    }
-}
+use super::Operators;
+use super::rig::Rig;
+use crate::store::samples::{event, imei};
+use crate::store::{Kind, Queue, Retention, Sqlite, Store, Writer};
 
 fn imeis(list: &Value) -> Vec<&str> {
     list["devices"].as_array().unwrap().iter().map(|device| device["imei"].as_str().unwrap()).collect()

@@ -1,2 +1,27 @@
-//! placeholder
-fn main() {}
+//! `moorlinectl`: the operator's tool. Arguments, environment, exit code; the rest is in `ctl`.
+
+use std::io::{self, BufWriter, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use moorline_server::ctl::{self, Arguments};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let done = ctl::run(&arguments, server_of_environment().as_deref(), &mut out);
+    match done.and_then(|()| Ok(out.flush()?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read has seen enough, as `head` does.
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("moorlinectl: {failure}");
+            failure.exit_code().into()
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the program starts here")]
+fn server_of_environment() -> Option<String> {
+    std::env::var(ctl::SERVER_VARIABLE).ok().filter(|server| !server.is_empty())
+}

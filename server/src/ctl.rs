@@ -1,0 +1,150 @@
+//! The operator's tool: asks a running server through its HTTP and shows the answer, as a table to people and as JSON lines
+//! to programs. It knows the API alone, nothing of the server's inside.
+
+mod client;
+mod events;
+mod failure;
+mod show;
+mod table;
+mod times;
+
+use std::io::Write;
+
+use clap::{Args, Parser, Subcommand};
+use moorline_protocol::Imei;
+
+use crate::clock;
+use client::{Client, Query};
+pub use failure::Failure;
+
+/// Names the server when no option does.
+pub const SERVER_VARIABLE: &str = "MOORLINE_SERVER";
+const DEFAULT_SERVER: &str = "http://127.0.0.1:9090";
+/// How many devices are asked for at a time.
+const PAGE: usize = 1000;
+
+/// Shows what a moorline-server knows of its fleet.
+///
+/// Ends with 0 when done, 1 when the server cannot be asked, 2 when the arguments are wrong, 3 when there is no such device.
+#[derive(Debug, Parser)]
+#[command(
+    name = "moorlinectl",
+    version,
+    after_help = "The server is asked at MOORLINE_SERVER when --server is not given."
+)]
+pub struct Arguments {
+    /// The server's address for operators [default: http://127.0.0.1:9090]
+    #[arg(long, global = true, value_name = "URL")]
+    server: Option<String>,
+    /// JSON for programs: one object a line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Lists devices
+    Devices(Devices),
+    /// Shows all that is known of one device
+    Device {
+        /// Its IMEI, 15 digits
+        imei: Imei,
+    },
+    /// Shows what happened, the newest last
+    Events(Events),
+}
+
+#[derive(Debug, Args)]
+struct Devices {
+    /// Only devices that are online
+    #[arg(long, conflicts_with = "offline")]
+    online: bool,
+    /// Only devices that are not
+    #[arg(long)]
+    offline: bool,
+    /// Only devices with this in their IMEI, address, modem, version, application id or certificate serial
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+    /// At most so many [default: all]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+impl Devices {
+    fn state(&self) -> Option<bool> {
+        (self.online || self.offline).then_some(self.online)
+    }
+}
+
+#[derive(Debug, Args)]
+struct Events {
+    /// Goes on showing what happens, until it is interrupted
+    #[arg(short, long)]
+    follow: bool,
+    /// Only what happened to this device
+    #[arg(long)]
+    imei: Option<Imei>,
+    /// All that came after the event with this number [default: the newest 100]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(0..))]
+    after: Option<i64>,
+}
+
+/// Does what the arguments say. `server` is what the environment says of it.
+///
+/// # Errors
+/// The server cannot be asked, there is no such device, or `out` cannot be written.
+pub fn run(arguments: &Arguments, server: Option<&str>, out: &mut impl Write) -> Result<(), Failure> {
+    let server = arguments.server.as_deref().or(server).unwrap_or(DEFAULT_SERVER);
+    let client = Client::new(server)?;
+    match &arguments.command {
+        Command::Devices(wanted) => list_devices(&client, wanted, arguments.json, out),
+        Command::Device { imei } => show_device(&client, *imei, arguments.json, out),
+        Command::Events(wanted) => events::show(&client, wanted, arguments.json, out),
+    }
+}
+
+fn list_devices(client: &Client, wanted: &Devices, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let mut rows = Vec::new();
+    let mut left = wanted.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut after: Option<String> = None;
+    loop {
+        let query = Query::new("/api/devices")
+            .with("limit", Some(left.min(PAGE)))
+            .with("after", after.as_deref())
+            .with("online", wanted.state())
+            .with("search", wanted.search.as_deref());
+        let page = client.get(&query)?;
+        let devices = page["devices"].as_array().ok_or_else(|| client.stranger())?;
+        for device in devices {
+            if json {
+                writeln!(out, "{device}")?;
+            } else {
+                rows.push(show::device_row(device, clock::now().utc_ms));
+            }
+        }
+        left = left.saturating_sub(devices.len());
+        after = page["next"].as_str().map(str::to_owned);
+        if left == 0 || after.is_none() || devices.is_empty() {
+            if !json {
+                table::write(out, &show::DEVICE_HEAD, &rows)?;
+                writeln!(out, "{} of {} devices", rows.len(), page["total"])?;
+            }
+            return Ok(());
+        }
+    }
+}
+
+fn show_device(client: &Client, imei: Imei, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let device = client.get(&Query::new(&format!("/api/devices/{imei}")))?;
+    if json {
+        writeln!(out, "{device}")?;
+    } else {
+        table::write_pairs(out, &show::device(&device, clock::now().utc_ms))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

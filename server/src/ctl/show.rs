@@ -1,0 +1,100 @@
+//! Devices and events as people read them. Takes the API's JSON; what is not there is a dash.
+
+use serde_json::Value;
+
+use super::times;
+
+pub(super) const DEVICE_HEAD: [&str; 7] =
+    ["IMEI", "STATE", "SINCE", "LAST SEEN", "PROTOCOL", "ADDRESS", "MODEM"];
+
+const ABSENT: &str = "-";
+
+pub(super) fn device_row(device: &Value, now_ms: i64) -> [String; 7] {
+    let since = if is_online(device) { "connected_at" } else { "disconnected_at" };
+    [
+        text(device, "imei"),
+        state(device),
+        ago(device, since, now_ms),
+        ago(device, "last_seen", now_ms),
+        text(device, "protocol"),
+        text(device, "address"),
+        text(device, "modem"),
+    ]
+}
+
+pub(super) fn device(device: &Value, now_ms: i64) -> Vec<(&'static str, String)> {
+    let certificate = &device["certificate"];
+    let mut pairs = vec![
+        ("IMEI", text(device, "imei")),
+        ("State", state(device)),
+        ("Connected", time(device, "connected_at", now_ms)),
+    ];
+    if !is_online(device) {
+        pairs.push(("Disconnected", time(device, "disconnected_at", now_ms)));
+    }
+    pairs.extend([
+        ("Last seen", time(device, "last_seen", now_ms)),
+        ("First seen", time(device, "first_seen", now_ms)),
+        ("Address", text(device, "address")),
+        ("Protocol", format!("{} over TLS {}", text(device, "protocol"), text(device, "tls"))),
+        ("Heartbeat", device["heartbeat_s"].as_u64().map_or_else(|| ABSENT.to_owned(), |s| format!("{s} s"))),
+        ("Session", text(device, "session_id")),
+        ("Application", text(device, "app_id")),
+        ("Agent", text(device, "agent_version")),
+        ("Modem", text(device, "modem")),
+        ("Certificate", text(certificate, "serial")),
+        ("  issued by", text(certificate, "issuer")),
+        ("  expires", time(certificate, "expires_at", now_ms)),
+    ]);
+    pairs
+}
+
+/// How wide the columns of events are before their last; fixed, for events are written as they happen.
+pub(super) const EVENT_WIDTHS: [usize; 5] = [19, 15, 17, 21, 0];
+pub(super) const EVENT_HEAD: [&str; 5] = ["TIME (UTC)", "IMEI", "EVENT", "ADDRESS", "WHAT HAPPENED"];
+
+pub(super) fn event_row(event: &Value) -> [String; 5] {
+    let session = event["session_id"].as_u64().map(|id| format!("session {id}"));
+    let told = event["text"].as_str().map(str::to_owned);
+    let what: Vec<_> = session.into_iter().chain(told).collect();
+    [
+        event["at"].as_str().and_then(times::plain).unwrap_or_else(|| ABSENT.to_owned()),
+        text(event, "imei"),
+        text(event, "kind"),
+        text(event, "address"),
+        if what.is_empty() { ABSENT.to_owned() } else { what.join(": ") },
+    ]
+}
+
+fn is_online(device: &Value) -> bool {
+    device["online"] == true
+}
+
+fn state(device: &Value) -> String {
+    match (is_online(device), device["disconnect_cause"].as_str()) {
+        (true, _) => "online".to_owned(),
+        (false, Some(cause)) => format!("offline ({cause})"),
+        (false, None) => "offline".to_owned(),
+    }
+}
+
+fn text(object: &Value, name: &str) -> String {
+    match &object[name] {
+        Value::Null => ABSENT.to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn ago(object: &Value, name: &str, now_ms: i64) -> String {
+    let relative = object[name].as_str().and_then(|text| times::relative(text, now_ms));
+    relative.unwrap_or_else(|| ABSENT.to_owned())
+}
+
+fn time(object: &Value, name: &str, now_ms: i64) -> String {
+    let Some(text) = object[name].as_str() else { return ABSENT.to_owned() };
+    match (times::plain(text), times::relative(text, now_ms)) {
+        (Some(plain), Some(relative)) => format!("{plain} UTC ({relative})"),
+        _ => text.to_owned(),
+    }
+}

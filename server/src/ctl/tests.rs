@@ -1,0 +1,120 @@
+//! The tool against a served fleet: its arguments, its answers, its failures.
+
+use super::*;
+use crate::admin::rig::Rig;
+use crate::store::samples::event;
+use crate::store::{Batch, Kind};
+
+fn ask(server: &str, words: &[&str]) -> Result<String, Failure> {
+    let arguments = Arguments::try_parse_from(["moorlinectl"].iter().chain(words)).unwrap();
+    let mut out = Vec::new();
+    run(&arguments, Some(server), &mut out)?;
+    Ok(String::from_utf8(out).unwrap())
+}
+
+fn ask_rig(rig: &Rig, words: &[&str]) -> String {
+    ask(&format!("http://{}", rig.address), words).unwrap()
+}
+
+#[test]
+fn devices_are_a_table() {
+    let table = ask_rig(&Rig::memory(), &["devices"]);
+    let lines: Vec<_> = table.lines().collect();
+    assert_eq!(lines.len(), 5, "{table}");
+    assert!(lines[0].starts_with("IMEI             STATE                     SINCE"), "{table}");
+    assert!(lines[1].starts_with("004999010640000  offline (server_stopped)  just now"), "{table}");
+    assert!(lines[3].starts_with("869731052403821  offline (idle)"), "{table}");
+    assert_eq!(lines[4], "3 of 3 devices");
+}
+
+#[test]
+fn devices_are_filtered_and_limited() {
+    let rig = Rig::memory();
+    assert!(ask_rig(&rig, &["devices", "--online"]).ends_with("MODEM\n0 of 0 devices\n"));
+    assert!(ask_rig(&rig, &["devices", "--offline"]).ends_with("3 of 3 devices\n"));
+    assert!(ask_rig(&rig, &["devices", "--search", "0151840"]).ends_with("1 of 1 devices\n"));
+    assert!(ask_rig(&rig, &["devices", "--limit", "2"]).ends_with("2 of 3 devices\n"));
+}
+
+#[test]
+fn json_is_one_object_a_line() {
+    let rig = Rig::memory();
+    let lines = |words: &[&str]| -> Vec<serde_json::Value> {
+        ask_rig(&rig, words).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let devices = lines(&["devices", "--json"]);
+    assert_eq!(devices.len(), 3);
+    assert_eq!(lines(&["--json", "device", "869731052403821"]), devices[2..]);
+    let events = lines(&["events", "--json", "--after", "1"]);
+    assert_eq!(events.iter().map(|event| &event["id"]).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn device_is_told_in_full() {
+    let told = ask_rig(&Rig::memory(), &["device", "869731052403821"]);
+    for line in [
+        "IMEI          869731052403821",
+        "State         offline (idle)",
+        "Protocol      native over TLS 1.3",
+        "Heartbeat     60 s",
+        "Application   02020202-0202-0202-0202-020202020202",
+        "  issued by   CN=Fleet CA",
+    ] {
+        assert!(told.lines().any(|found| found == line), "{line} is not in\n{told}");
+    }
+    assert!(told.contains("  expires     2033-05-18 03:33:20 UTC (in "), "{told}");
+}
+
+#[test]
+fn events_are_a_table() {
+    let table = ask_rig(&Rig::memory(), &["events", "--imei", "015184008301272"]);
+    assert_eq!(
+        table,
+        "TIME (UTC)           IMEI             EVENT              ADDRESS                WHAT HAPPENED\n\
+         2025-11-24 16:00:00  015184008301272  online             127.0.0.1:4000         session 7: it was silent for \
+         too long\n"
+    );
+}
+
+#[test]
+fn all_events_after_an_id_come_however_many() {
+    let rig = Rig::memory();
+    let events = vec![event(1, Kind::Online); 2500];
+    rig.operators.store.apply(&Batch { events, ..Batch::default() }).unwrap();
+    assert_eq!(ask_rig(&rig, &["events", "--json", "--after", "0"]).lines().count(), 2503);
+    assert_eq!(ask_rig(&rig, &["events", "--json"]).lines().count(), 100);
+    assert_eq!(ask_rig(&rig, &["events", "--json", "--after", "99999"]), "");
+}
+
+#[test]
+fn unknown_device_is_a_failure_of_its_own() {
+    let rig = Rig::memory();
+    let failure = ask(&rig.address.to_string(), &["device", "990016259811154"]).unwrap_err();
+    assert_eq!(failure.exit_code(), 3);
+    assert_eq!(failure.to_string(), "no device with the IMEI 990016259811154 has ever been taken in");
+}
+
+#[test]
+fn unreachable_server_is_told_with_what_to_do() {
+    // Nobody listens on the discard port of a loopback address.
+    let failure = ask("http://127.0.0.1:9", &["devices"]).unwrap_err();
+    assert_eq!(failure.exit_code(), 1);
+    let told = failure.to_string();
+    assert!(told.starts_with("no answer from http://127.0.0.1:9 ("), "{told}");
+    assert!(told.contains("is moorline-server running"), "{told}");
+}
+
+#[test]
+fn mistaken_arguments_are_refused() {
+    for words in [
+        &["device", "86973105240382"][..],
+        &["devices", "--online", "--offline"],
+        &["devices", "--limit", "0"],
+        &["events", "--after", "-1"],
+        &["events", "--imei", "x"],
+        &[],
+    ] {
+        let refused = Arguments::try_parse_from(["moorlinectl"].iter().chain(words)).unwrap_err();
+        assert_eq!(refused.exit_code(), 2, "{words:?}");
+    }
+}
