@@ -46,12 +46,12 @@ impl fmt::Display for NoImei {
 }
 
 /// Why a certificate cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreadable {
     /// It is not DER, or not a certificate.
     NotX509,
-    /// It is X.509 v1, which carries no extensions: no key usage, no subjectAltName.
-    Version1,
+    /// It is X.509 v1, which carries no extensions: no key usage, no subjectAltName. What it says all the same.
+    Version1(Box<Certificate>),
 }
 
 impl Certificate {
@@ -61,17 +61,18 @@ impl Certificate {
     /// [`Unreadable`]; a certificate without an IMEI is readable.
     pub fn read(der: &[u8]) -> Result<Self, Unreadable> {
         let (_, x509) = X509Certificate::from_der(der).map_err(|_| Unreadable::NotX509)?;
-        if x509.version() == X509Version::V1 {
-            return Err(Unreadable::Version1);
-        }
-        Ok(Self {
+        let certificate = Self {
             serial: format!("{:x}", x509.serial),
             issuer: x509.issuer().to_string(),
             subject: x509.subject().to_string(),
             not_after_ms: x509.validity().not_after.timestamp().saturating_mul(1000),
             not_before_ms: x509.validity().not_before.timestamp().saturating_mul(1000),
             imei: imei(&x509),
-        })
+        };
+        match x509.version() {
+            X509Version::V1 => Err(Unreadable::Version1(Box::new(certificate))),
+            _ => Ok(certificate),
+        }
     }
 
     /// Adds to a line of the log what a person needs to find the certificate.

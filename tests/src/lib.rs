@@ -1,6 +1,7 @@
 //! What the tests and the demo are made of: see ARCHITECTURE.md.
 
 pub mod certs;
+pub mod client;
 pub mod failure;
 pub mod http;
 mod lines;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::Link;
 use super::scratch::Frames;
@@ -148,10 +148,15 @@ impl Conversation {
         let Some(peer) = self.peer() else { return };
         // A classic device that was taken in by its certificate and registers now gives its entry up for this one.
         let former = self.presence.take();
+        let (imei, first) = (registration.imei, former.is_none());
         match self.link.registry.register(registration, peer, Arc::clone(&self.exit), former, now) {
             Ok(presence) => {
                 self.seat.register();
                 self.session.accept(presence.session_id);
+                if first {
+                    let (address, session, dialect) = (self.address, presence.session_id, self.dialect);
+                    info!(%imei, session, %address, %dialect, "online");
+                }
                 self.presence = Some(presence);
                 // A native device says who it is once; a classic one may be asked about twice.
                 if self.dialect == Dialect::Native {
@@ -175,7 +180,11 @@ impl Conversation {
     /// The connection is over.
     pub(super) fn leave(&mut self, cause: Cause) {
         match (self.presence.take(), cause) {
-            (Some(presence), cause) => self.link.registry.leave(&presence, cause, clock::now()),
+            (Some(presence), cause) => {
+                let (imei, session) = (presence.imei, presence.session_id);
+                info!(%imei, session, address = %self.address, "offline: {cause}");
+                self.link.registry.leave(&presence, cause, clock::now());
+            }
             (None, Cause::Refused(rejection)) => {
                 let certificate = self.device.as_ref().map(|device| &device.certificate);
                 self.link.refusals.device(self.address, rejection, certificate, &self.link);

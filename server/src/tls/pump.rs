@@ -65,8 +65,7 @@ impl Tls {
             let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(rest);
             let progress = match state {
                 Err(fault) => {
-                    taken += discard;
-                    self.alert(incoming.get_mut(taken..).unwrap_or_default(), out);
+                    self.alert(out);
                     return Err(fault);
                 }
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -157,18 +156,17 @@ impl Tls {
         }
     }
 
-    /// Appends the alert that rustls has ready after a fault. `rest` as for [`Self::say`]: it may still hold whole messages
-    /// behind the one that was at fault, which rustls looks at and does not act on.
-    fn alert(&mut self, rest: &mut [u8], out: &mut Vec<u8>) {
-        while let Ok(state) = self.connection.process_tls_records(rest).state {
-            match state {
-                ConnectionState::EncodeTlsData(mut data) => {
-                    if append(out, |out| data.encode(out).map_err(|fault| encode_room(&fault))).is_err() {
-                        return;
-                    }
-                }
-                ConnectionState::TransmitTlsData(data) => data.done(),
-                _ => return,
+    /// Appends the alert that rustls has ready after a fault. As long as there is something to send it looks at nothing
+    /// that came; after that it must not be asked again, for it would judge the rest too and panic over a second alert.
+    fn alert(&mut self, out: &mut Vec<u8>) {
+        while self.connection.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(mut data)) =
+                self.connection.process_tls_records(&mut []).state
+            else {
+                return;
+            };
+            if append(out, |out| data.encode(out).map_err(|fault| encode_room(&fault))).is_err() {
+                return;
             }
         }
     }

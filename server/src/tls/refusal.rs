@@ -36,11 +36,9 @@ impl Refusal {
     pub(super) fn of_certificate(fault: &CertificateError, seen: Result<Certificate, Unreadable>) -> Self {
         let certificate = match seen {
             Ok(certificate) => certificate,
-            Err(Unreadable::Version1) => {
-                return Self::new(
-                    "certificate_v1",
-                    "client certificate is X.509 v1; issue it as v3 (openssl x509 -req with -extfile)",
-                );
+            Err(Unreadable::Version1(certificate)) => {
+                let text = "client certificate is X.509 v1; issue it as v3 (openssl x509 -req with -extfile)";
+                return Self::about("certificate_v1", text, *certificate);
             }
             Err(Unreadable::NotX509) => {
                 return Self::new("bad_certificate", "client certificate cannot be read as X.509");
