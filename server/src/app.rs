@@ -1,34 +1,41 @@
 //! The running server: builds everything, serves until it is told to stop, and sends everyone home.
 
+mod fleet;
 mod systemd;
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use moorline_config::{HumanDuration, Mistakes};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use crate::admin::{self, Operators, Readiness};
 use crate::clock;
 use crate::config::Config;
 use crate::connection::Link;
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
-use crate::registry::Registry;
 use crate::seats::Seats;
-use crate::store::{Fleet, Queue};
 use crate::tls::TlsSource;
+use fleet::Fleet;
 use systemd::Manager;
 
-/// How long everyone may take to go; with the store's last batch, all is done within 5 s.
-const DRAIN: Duration = Duration::from_secs(4);
+/// How long everyone may take to go; with [`LAST_BATCH`], all is done within 5 s.
+const DRAIN: Duration = Duration::from_millis(3500);
+/// How often the store is told of devices that have been online for long.
+const SAVE: Duration = Duration::from_secs(60);
+/// How long the disk may take for what is left to store.
+const LAST_BATCH: Duration = Duration::from_secs(1);
 
 /// Why the server did not serve.
 #[derive(Debug)]
@@ -61,7 +68,11 @@ pub struct App {
     config: Config,
     credentials: Option<PathBuf>,
     link: Arc<Link>,
+    fleet: Fleet,
     accepting: JoinHandle<()>,
+    readiness: Arc<Readiness>,
+    /// Dropped to end the operators' side.
+    operators: oneshot::Sender<()>,
     signals: Signals,
     manager: Manager,
 }
@@ -80,36 +91,41 @@ impl App {
     pub async fn start(config: Config, credentials: Option<PathBuf>) -> Result<Self, Failure> {
         let signals = Signals::new().map_err(|fault| Failure::Start(format!("no signals: {fault}")))?;
         let capacity = listener::raise_descriptor_limit();
+        say_policy(&config, capacity);
         let metrics = Arc::new(Metrics::new());
-        let queue = Arc::new(Queue::new());
-        let registry =
-            Registry::new(Fleet::default(), config.register, queue, Arc::clone(&metrics), clock::now());
+        let tls = TlsSource::new(&config.tls)?;
+        let fleet = Fleet::open(&config, &metrics)?;
         let link = Arc::new(Link {
-            tls: TlsSource::new(&config.tls)?,
+            tls,
             policy: ArcSwap::from_pointee(config.policy.clone()),
-            registry: Arc::new(registry),
+            registry: Arc::clone(&fleet.registry),
             metrics: Arc::clone(&metrics),
             crypto: Semaphore::new(config.handshakes),
             seats: Seats::new(capacity, metrics),
             refusals: Refusals::default(),
         });
-        let port = listener::open(config.devices).map_err(|fault| cannot_listen(&config, &fault))?;
-        let address = port.local_addr().map_err(|fault| cannot_listen(&config, &fault))?;
-        say_policy(&config, capacity);
-        info!("listening for devices on {address}");
+        let readiness = Arc::new(Readiness::default());
+        let port = listener::open(config.devices)
+            .map_err(|fault| no_port(&config, "devices", config.devices, &fault))?;
+        let operators = serve_operators(&config, &link, &fleet, &readiness).await?;
+        info!("listening for devices on {}", name_of(&port));
         let accepting = tokio::spawn(listener::accept(port, Arc::clone(&link)));
-        Ok(Self { config, credentials, link, accepting, signals, manager: Manager::from_environment() })
+        readiness.set_accepting(true);
+        let manager = Manager::from_environment();
+        Ok(Self { config, credentials, link, fleet, accepting, readiness, operators, signals, manager })
     }
 
     /// Serves until a signal says stop.
     pub async fn run(mut self) {
         self.manager.ready();
         let mut tick = tokio::time::interval(self.manager.interval());
+        let mut save = tokio::time::interval(SAVE);
         loop {
             tokio::select! {
                 _ = self.signals.terminate.recv() => break info!("told to stop (SIGTERM)"),
                 _ = self.signals.interrupt.recv() => break info!("told to stop (SIGINT)"),
                 _ = self.signals.hangup.recv() => self.reload(),
+                _ = save.tick() => self.link.registry.save_last_seen(clock::now()),
                 _ = tick.tick() => {
                     let (online, open) = (self.link.registry.online(), self.link.seats.taken());
                     self.manager.alive(&format!("{online} devices online, {open} connections open"));
@@ -148,6 +164,7 @@ impl App {
 
     async fn stop(self) {
         self.manager.stopping();
+        self.readiness.set_accepting(false);
         self.accepting.abort();
         // Nobody is seated after this, so that everyone is told.
         let _ = self.accepting.await;
@@ -157,8 +174,37 @@ impl App {
         if tokio::time::timeout(DRAIN, seats.all_left()).await.is_err() {
             warn!("{} connections did not end in time", seats.taken());
         }
+        drop(self.operators);
+        self.fleet.close(LAST_BATCH).await;
         info!("stopped");
     }
+}
+
+/// Opens the operators' port and serves it until the sender that is returned is dropped.
+#[expect(clippy::disallowed_methods, reason = "the server's one port for operators")]
+async fn serve_operators(
+    config: &Config,
+    link: &Link,
+    fleet: &Fleet,
+    readiness: &Arc<Readiness>,
+) -> Result<oneshot::Sender<()>, Failure> {
+    let port = TcpListener::bind(config.operators)
+        .await
+        .map_err(|fault| no_port(config, "operators", config.operators, &fault))?;
+    info!("operators on http://{}", name_of(&port));
+    let operators = Operators {
+        registry: Arc::clone(&fleet.registry),
+        store: Arc::clone(&fleet.store),
+        writer: Arc::clone(&fleet.writer),
+        metrics: Arc::clone(&link.metrics),
+        readiness: Arc::clone(readiness),
+    };
+    let (sender, dropped) = oneshot::channel::<()>();
+    tokio::spawn(admin::serve(port, operators, async {
+        // It is never sent on.
+        let _ = dropped.await;
+    }));
+    Ok(sender)
 }
 
 impl Signals {
@@ -187,6 +233,11 @@ fn say_policy(config: &Config, capacity: usize) {
     info!("room for {capacity} connections, {} handshakes at once", config.handshakes);
 }
 
-fn cannot_listen(config: &Config, fault: &io::Error) -> Failure {
-    Failure::Start(format!("{}: listen.devices: {}: {fault}", config.file.display(), config.devices))
+/// A port's own address: the configured one may have said 0.
+fn name_of(port: &TcpListener) -> String {
+    port.local_addr().map_or_else(|fault| fault.to_string(), |address| address.to_string())
+}
+
+fn no_port(config: &Config, key: &str, address: SocketAddr, fault: &io::Error) -> Failure {
+    Failure::Start(format!("{}: listen.{key}: cannot listen on {address}: {fault}", config.file.display()))
 }
