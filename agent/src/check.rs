@@ -19,7 +19,7 @@ pub fn check(file: &Path, environment: &Environment) -> Exit {
             Exit::Asked
         }
         Err(mistakes) => {
-            eprintln!("{mistakes}");
+            let _ = writeln!(io::stderr(), "{mistakes}");
             Exit::Config
         }
     }

@@ -10,6 +10,9 @@ use crate::link::LinkError;
 use crate::refusal;
 use crate::session::End;
 
+/// A server that asks for more has made a mistake; a device that obeyed it would be lost.
+pub const LONGEST_ABSENCE: Duration = Duration::from_secs(24 * 3600);
+
 /// One fault.
 #[derive(Debug)]
 pub struct Fault {
@@ -83,7 +86,7 @@ impl Fault {
                 Self::new(Cause::Refused, format!("the server rejected this device: {text} (code {code})"))
             }
             End::Goodbye { reason, retry_after } => Self {
-                retry_after: Some(*retry_after).filter(|least| !least.is_zero()),
+                retry_after: Some((*retry_after).min(LONGEST_ABSENCE)).filter(|least| !least.is_zero()),
                 ..Self::goodbye(*reason)
             },
             End::Forgotten => Self::new(

@@ -66,11 +66,11 @@ pub fn show(environment: &Environment) -> Exit {
     let lines = match fs::read_to_string(&file) {
         Ok(lines) => lines,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            eprintln!("no agent has written to {}; is it running?", folder.display());
+            let _ = writeln!(io::stderr(), "no agent has written to {}; is it running?", folder.display());
             return Exit::Failure;
         }
         Err(error) => {
-            eprintln!("{}: cannot be read: {error}", file.display());
+            let _ = writeln!(io::stderr(), "{}: cannot be read: {error}", file.display());
             return Exit::Failure;
         }
     };

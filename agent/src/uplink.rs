@@ -1,11 +1,12 @@
 //! The road to the server, from offline to online and back: one state, one `set_state`. Owns the deadlines of each step;
 //! the loop in `run.rs` owns the poll and the clock and calls [`Uplink::turn`].
 
+mod state;
+
 use std::fmt;
 use std::io;
 use std::mem;
-use std::net::TcpStream;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,8 @@ use crate::address::Address;
 use crate::backoff::{Backoff, Cause};
 use crate::clock::{FlooredClock, Now, Utc};
 use crate::config::{Config, Protocol};
-use crate::dns::{Lookup, Resolver};
-use crate::fault::Fault;
+use crate::dns::Resolver;
+use crate::fault::{Fault, LONGEST_ABSENCE};
 use crate::floor::{self, FloorFile};
 use crate::identification::Model;
 use crate::link::{Link, LinkError};
@@ -27,6 +28,7 @@ use crate::round::{Failure, Round, Step, Target};
 use crate::session::{Dialect, Event, Greeting};
 use crate::tcp;
 use crate::tls::Tls;
+use state::State;
 
 /// The system's resolver asks two servers twice with 5 s each by default: this is the end of all that.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -40,46 +42,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the Goodbye may take: the exit has one second in all.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(600);
-
-/// Where the link stands; named by what it waits for.
-#[derive(Debug, Default)]
-enum State {
-    /// Who the device is is not known yet.
-    #[default]
-    Nameless,
-    /// The next try is due at `until`.
-    Offline { until: Instant, until_ms: i64 },
-    /// A name is looked up.
-    Resolving { server: usize, lookup: Lookup, deadline: Instant },
-    /// TCP connects.
-    Connecting { target: Target, socket: TcpStream, deadline: Instant },
-    /// TLS shakes hands.
-    Handshaking { target: Target, link: Link, deadline: Instant },
-    /// The greeting is out; the session has its own deadlines from here on.
-    Registering { target: Target, link: Link },
-    /// The server took the device in.
-    Online { link: Link, since: Now, spread: Duration },
-    /// Goodbye goes out, or the server's end of the stream is waited for.
-    Leaving { link: Link, reason: u8, sent: bool, deadline: Instant },
-    /// Nothing is left to be said; for a stop the end, for a reload the beginning.
-    Left,
-}
-
-impl State {
-    const fn label(&self) -> &'static str {
-        match self {
-            Self::Nameless => "without an IMEI",
-            Self::Offline { .. } => "offline",
-            Self::Resolving { .. } => "resolving",
-            Self::Connecting { .. } => "connecting",
-            Self::Handshaking { .. } => "handshaking",
-            Self::Registering { .. } => "registering",
-            Self::Online { .. } => "online",
-            Self::Leaving { .. } => "leaving",
-            Self::Left => "left",
-        }
-    }
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -128,7 +90,7 @@ impl Uplink {
         let changed = self.greeting.as_ref().is_some_and(|old| old.imei != greeting.imei);
         self.greeting = Some(greeting);
         if matches!(self.state, State::Nameless) {
-            self.set_state(offline(now, Duration::ZERO), format_args!(""));
+            self.set_state(State::offline(now, Duration::ZERO), format_args!(""));
         } else if changed {
             self.leave(device_goodbye::RELOADING, now);
         }
@@ -163,32 +125,13 @@ impl Uplink {
     /// What to wait for, beside [`Self::deadline`].
     #[must_use]
     pub fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        match &self.state {
-            State::Nameless | State::Offline { .. } | State::Left => None,
-            State::Resolving { lookup, .. } => Some((lookup.as_fd(), PollFlags::IN)),
-            State::Connecting { socket, .. } => Some((socket.as_fd(), PollFlags::OUT)),
-            State::Leaving { link, sent: true, .. } => Some((link.as_fd(), PollFlags::IN)),
-            State::Handshaking { link, .. }
-            | State::Registering { link, .. }
-            | State::Online { link, .. }
-            | State::Leaving { link, .. } => Some((link.as_fd(), link.interest())),
-        }
+        self.state.interest()
     }
 
     /// When [`Self::turn`] has something to do, whatever comes.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        match &self.state {
-            State::Nameless | State::Left => None,
-            State::Offline { until: at, .. }
-            | State::Resolving { deadline: at, .. }
-            | State::Connecting { deadline: at, .. }
-            | State::Leaving { deadline: at, .. } => Some(*at),
-            State::Handshaking { link, deadline, .. } => {
-                link.poll_timeout().into_iter().chain([*deadline]).min()
-            }
-            State::Registering { link, .. } | State::Online { link, .. } => link.poll_timeout(),
-        }
+        self.state.deadline()
     }
 
     /// Does all that is ready or due. `ready` is what the poll found at [`Self::interest`].
@@ -226,7 +169,7 @@ impl Uplink {
     /// Comes back after [`Self::leave`].
     pub fn come_back(&mut self, now: Now) {
         let state = match self.greeting {
-            Some(_) => offline(now, Duration::ZERO),
+            Some(_) => State::offline(now, Duration::ZERO),
             None => State::Nameless,
         };
         self.set_state(state, format_args!(""));
@@ -445,7 +388,11 @@ impl Uplink {
             }
             State::Online { since, spread, .. } => {
                 let healthy = now.instant.saturating_duration_since(since.instant);
-                let spread = if fault.server_lost { self.backoff.spread(spread) } else { Duration::ZERO };
+                let spread = if fault.server_lost {
+                    self.backoff.spread(spread.min(LONGEST_ABSENCE))
+                } else {
+                    Duration::ZERO
+                };
                 let least = fault.retry_after.or_else(|| Some(spread).filter(|spread| !spread.is_zero()));
                 self.note(now, fault.text);
                 self.go_offline(fault.cause, healthy, least, now);
@@ -479,7 +426,7 @@ impl Uplink {
     fn go_offline(&mut self, cause: Cause, healthy: Duration, retry_after: Option<Duration>, now: Now) {
         let delay = self.backoff.next_delay(cause, healthy, retry_after);
         let shown = HumanDuration(Duration::from_secs(delay.as_millis().div_ceil(1000) as u64));
-        self.set_state(offline(now, delay), format_args!(": next try in {shown}"));
+        self.set_state(State::offline(now, delay), format_args!(": next try in {shown}"));
     }
 
     fn note(&mut self, now: Now, text: String) {
@@ -499,28 +446,15 @@ impl Uplink {
 /// The state in words, for `systemctl status` and the status file: one line each for what there is to say.
 impl fmt::Display for Uplink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label)?;
-        match &self.state {
-            State::Online { link, since, .. } => {
-                let (peer, version, dialect) = (link.peer(), link.tls_version(), link.dialect());
-                write!(f, " since {} with {peer}, {version}, {dialect}", Utc(since.utc_ms))?;
-                if let Some(round_trip) = self.round_trip {
-                    write!(f, ", round trip {}", HumanDuration(round_trip))?;
-                }
-            }
-            State::Offline { until_ms, .. } => write!(f, ", next try at {}", Utc(*until_ms))?,
-            _ => {}
+        self.state.fmt(f)?;
+        if let (State::Online { .. }, Some(round_trip)) = (&self.state, self.round_trip) {
+            write!(f, ", round trip {}", HumanDuration(round_trip))?;
         }
         if let Some((at, text)) = &self.last_fault {
             write!(f, "; last fault at {}: {text}", Utc(*at))?;
         }
         Ok(())
     }
-}
-
-fn offline(now: Now, delay: Duration) -> State {
-    let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
-    State::Offline { until: now.instant + delay, until_ms: now.utc_ms.saturating_add(delay_ms) }
 }
 
 /// What the poll found, and what time has brought.
