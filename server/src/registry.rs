@@ -246,6 +246,14 @@ impl Registry {
         });
     }
 
+    /// Gives the ids back that were reserved and not used: for the end, when no more sessions begin.
+    pub fn release_ids(&self) {
+        let mut state = self.lock();
+        // Should one begin all the same, it reserves anew.
+        state.reserved = state.next_session_id;
+        self.queue.put_next_session_id(state.next_session_id);
+    }
+
     /// Gives `visit` all devices after `after`, a lock and some IMEIs at a time, so that registrations get their turn;
     /// until it breaks off.
     fn in_chunks(&self, after: Option<Imei>, mut visit: impl FnMut(&mut State, &[Imei]) -> ControlFlow<()>) {

@@ -28,14 +28,16 @@ impl Fleet {
         let known = store.load().map_err(|fault| no_store(&fault))?;
         info!("{} devices known in {}", known.devices.len(), config.store.display());
         let (store, queue): (Arc<dyn Store>, _) = (Arc::new(store), Arc::new(Queue::new()));
-        let writer = Writer::start(Arc::clone(&store), Arc::clone(&queue), metrics.store().clone())
+        let registry =
+            Registry::new(known, config.register, Arc::clone(&queue), Arc::clone(metrics), clock::now());
+        let writer = Writer::start(Arc::clone(&store), queue, metrics.store().clone())
             .map_err(|fault| Failure::Start(format!("no thread for the store: {fault}")))?;
-        let registry = Registry::new(known, config.register, queue, Arc::clone(metrics), clock::now());
         Ok(Self { registry: Arc::new(registry), store, writer: Arc::new(writer) })
     }
 
     /// Stores what waits, as far as the disk lets it within `patience`.
     pub(super) async fn close(self, patience: Duration) {
+        self.registry.release_ids();
         let stopped = tokio::task::spawn_blocking(move || self.writer.stop(patience)).await;
         if let Ok(Err(Unsaved(count))) = stopped {
             error!("the disk did not take the last {count} rows for the store: they are lost");

@@ -24,66 +24,70 @@ pub(super) fn show(
     if !json {
         table::write_row(out, &show::EVENT_HEAD, &show::EVENT_WIDTHS)?;
     }
-    let after = show_rest(client, wanted, wanted.after, json, out)?;
-    if wanted.follow { follow(client, wanted, after, json, out) } else { Ok(()) }
-}
-
-fn follow(
-    client: &Client,
-    wanted: &Events,
-    after: i64,
-    json: bool,
-    out: &mut impl Write,
-) -> Result<(), Failure> {
-    let (mut after, mut reachable) = (after, true);
+    let mut watch = Watch { client, wanted, after: wanted.after, silent: false };
+    watch.show_rest(json, out)?;
+    if !wanted.follow {
+        return Ok(());
+    }
     loop {
         out.flush()?;
         pause();
-        match show_rest(client, wanted, Some(after), json, out) {
-            Ok(next) => {
-                if !std::mem::replace(&mut reachable, true) {
-                    eprintln!("moorlinectl: the server answers again");
-                }
-                after = next;
-            }
+        match watch.show_rest(json, out) {
             // A restart of the server is no reason to stop watching it.
-            Err(Failure::Unreachable(text)) => {
-                if std::mem::replace(&mut reachable, false) {
-                    eprintln!("moorlinectl: {text}. Asking again until it answers");
-                }
-            }
-            Err(failure) => return Err(failure),
+            Err(Failure::Unreachable(text)) => watch.lose_sight(&text),
+            other => other?,
         }
     }
 }
 
-/// Shows all events after one, and returns what to ask for next.
-fn show_rest(
-    client: &Client,
-    wanted: &Events,
+/// A look at the server's events that goes on where it ended.
+struct Watch<'a> {
+    client: &'a Client,
+    wanted: &'a Events,
+    /// What was shown last; `None`: begin with the newest there are.
     after: Option<i64>,
-    json: bool,
-    out: &mut impl Write,
-) -> Result<i64, Failure> {
-    let mut after = after;
-    loop {
+    /// The server did not answer the last time.
+    silent: bool,
+}
+
+impl Watch<'_> {
+    /// Shows all events that there are by now.
+    fn show_rest(&mut self, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+        loop {
+            let page = self.next_page()?;
+            let numbers = (page["events"].as_array(), page["next"].as_i64(), page["newest"].as_i64());
+            let (Some(events), Some(next), Some(newest)) = numbers else {
+                return Err(self.client.stranger());
+            };
+            if self.wanted.follow && self.after.is_some_and(|after| newest < after) {
+                eprintln!("moorlinectl: the server's events begin anew");
+                self.after = Some(0);
+                continue;
+            }
+            events.iter().try_for_each(|event| write(event, json, out))?;
+            self.after = Some(next);
+            if next >= newest || events.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn next_page(&mut self) -> Result<Value, Failure> {
         let query = Query::new("/api/events")
-            .with("after", after)
-            .with("imei", wanted.imei)
-            .with("limit", after.map(|_| PAGE));
-        let page = client.get(&query)?;
-        let numbers = (page["events"].as_array(), page["next"].as_i64(), page["newest"].as_i64());
-        let (Some(events), Some(next), Some(newest)) = numbers else { return Err(client.stranger()) };
-        if wanted.follow && after.is_some_and(|after| newest < after) {
-            eprintln!("moorlinectl: the server's events begin anew");
-            after = Some(0);
-            continue;
+            .with("after", self.after)
+            .with("imei", self.wanted.imei)
+            .with("limit", self.after.map(|_| PAGE));
+        let page = self.client.get(&query)?;
+        if std::mem::take(&mut self.silent) {
+            eprintln!("moorlinectl: the server answers again");
         }
-        events.iter().try_for_each(|event| write(event, json, out))?;
-        if next >= newest || events.is_empty() {
-            return Ok(next);
+        Ok(page)
+    }
+
+    fn lose_sight(&mut self, text: &str) {
+        if !std::mem::replace(&mut self.silent, true) {
+            eprintln!("moorlinectl: {text}. Asking again until it answers");
         }
-        after = Some(next);
     }
 }
 

@@ -222,6 +222,16 @@ fn session_ids_begin_after_those_of_the_store() {
 }
 
 #[test]
+fn unused_ids_are_given_back_at_the_end() {
+    let rig = Rig::new();
+    rig.come(1, 1000, 0);
+    rig.registry.release_ids();
+    assert_eq!(rig.stored().next_session_id, Some(2));
+    rig.come(1, 1001, 1);
+    assert_eq!(rig.stored().next_session_id, Some(3 + RESERVED_IDS));
+}
+
+#[test]
 fn reservation_stays_ahead_of_the_ids_in_use() {
     let rig = Rig::new();
     let mut reserved = rig.stored().next_session_id.unwrap();

@@ -47,7 +47,8 @@ pub struct Health {
 pub struct Unsaved(pub usize);
 
 impl Writer {
-    /// Starts the thread.
+    /// Stores what waits already, then starts the thread. So a server that makes its registry first has reserved its
+    /// session ids before it gives any, and knows from the start whether the store can be written.
     ///
     /// # Errors
     /// The operating system has no thread to give.
@@ -62,6 +63,9 @@ impl Writer {
             told_lost: 0,
             counted_lost: 0,
         };
+        // A failure is noted as any later one is, and what failed waits.
+        let _ = work.store_all();
+        work.count();
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || {
             work.run();
             drop(running);

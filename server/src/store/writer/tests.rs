@@ -75,6 +75,15 @@ fn start(disk: &Arc<Disk>) -> (Writer, Arc<Queue>, Metrics) {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
+fn what_waits_is_stored_before_the_start_is_over() {
+    let (disk, queue) = (Disk::new(false), Arc::new(Queue::new()));
+    queue.put_next_session_id(4711);
+    let store: Arc<dyn Store> = Arc::<Disk>::clone(&disk);
+    let _writer = Writer::start(store, queue, Metrics::new().store().clone()).unwrap();
+    assert_eq!(disk.load().unwrap().next_session_id, 4711);
+}
+
+#[test]
 fn rows_reach_the_store_unasked() {
     let disk = Disk::new(false);
     let (writer, queue, _) = start(&disk);

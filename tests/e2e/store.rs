@@ -1,0 +1,182 @@
+//! What the server's store promises when servers die, disks fill and files are not what they should be.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use moorline_testbed::failure::Failure;
+use moorline_testbed::http::Operators;
+use moorline_testbed::process::{PATIENCE, Program};
+use moorline_testbed::rig::{IMEI, Rig};
+use serde_json::Value;
+
+/// What `kill -9` may cost at most.
+const STORED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Lets time pass that is part of a promise.
+fn let_pass(time: Duration) {
+    let (_silent, clock) = mpsc::channel::<()>();
+    let _ = clock.recv_timeout(time);
+}
+
+fn told(event: &Value) -> (&str, &str) {
+    (event["kind"].as_str().unwrap_or_default(), event["cause"].as_str().unwrap_or_default())
+}
+
+#[test]
+fn killed_server_keeps_what_is_older_than_a_second() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let mut server = rig.server()?.start()?;
+    let mut agent = rig.agent(server.devices(), IMEI)?.start()?;
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        agent.wait_for("registered")?;
+        let_pass(STORED_WITHIN);
+        server.kill()?;
+        server.start_again()?;
+        expected.extend([("online", ""), ("offline", "server_stopped")]);
+    }
+    server.operators().wait_online(IMEI, true)?;
+    expected.push(("online", ""));
+    let kinds: Vec<_> = expected.iter().map(|(kind, _)| *kind).collect();
+    let events = server.operators().wait_events(IMEI, &kinds)?;
+    assert_eq!(events.iter().map(told).collect::<Vec<_>>(), expected);
+    Ok(())
+}
+
+#[test]
+fn server_killed_at_any_moment_finds_its_file_whole() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let mut server = rig.server()?.start()?;
+    let _agents = [IMEI, "869731052403821", "015184008301272"]
+        .map(|imei| rig.agent(server.devices(), imei).and_then(moorline_testbed::rig::AgentSetup::start));
+    for round in 0..8 {
+        let_pass(Duration::from_millis(90 * round));
+        server.kill()?;
+        server.start_again()?;
+    }
+    let agent = server.operators().wait_online(IMEI, true)?;
+    let events = server.operators().json("/api/events?limit=1000&after=0")?;
+    let events = events["events"].as_array().cloned().unwrap_or_default();
+    let sessions: Vec<_> = events
+        .iter()
+        .filter(|event| event["kind"] == "online")
+        .map(|event| event["session_id"].as_u64())
+        .collect();
+    assert!(sessions.is_sorted_by(|earlier, later| earlier < later), "an id came twice: {sessions:?}");
+    assert!(agent["session_id"].as_u64() >= sessions.last().copied().flatten(), "{agent} after {sessions:?}");
+    Ok(())
+}
+
+#[test]
+fn stopped_server_stores_its_last_words() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let mut server = rig.server()?.start()?;
+    let mut agent = rig.agent(server.devices(), IMEI)?.start()?;
+    agent.wait_for("registered")?;
+    server.stop()?;
+    agent.stop()?;
+    server.start_again()?;
+    let events = server.operators().wait_events(IMEI, &["online", "offline"])?;
+    assert_eq!(events.iter().map(told).collect::<Vec<_>>(), [("online", ""), ("offline", "server_stopping")]);
+    Ok(())
+}
+
+#[test]
+fn file_that_is_no_database_is_refused_and_left_alone() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let file = rig.folder().join("notes.txt");
+    let notes = "Not a database, but somebody's notes.\n".repeat(100);
+    fs::write(&file, &notes)?;
+    let mut command = rig.server()?.set("store.path", file.display()).command()?;
+    let mut server = Program::start(&mut command)?;
+    assert_eq!(server.wait_exit(PATIENCE)?.code(), Some(1));
+    assert!(server.said("store.path: ") && server.said("notes.txt: this is not a database: move it away"));
+    assert_eq!(fs::read_to_string(&file)?, notes);
+    Ok(())
+}
+
+/// A server whose store is on a disk of its own of half a megabyte, which this process can fill.
+struct SmallDisk {
+    server: Program,
+    operators: Operators,
+    devices: std::net::SocketAddr,
+    disk: PathBuf,
+}
+
+impl SmallDisk {
+    fn start(rig: &Rig) -> Result<Self, Failure> {
+        let mount = rig.folder().join("disk");
+        fs::create_dir(&mount)?;
+        let command = rig.server()?.set("store.path", mount.join("fleet.db").display()).command()?;
+        let mut confined = Command::new("unshare");
+        confined
+            .args(["--map-root-user", "--mount", "sh", "-c"])
+            .arg("mount -t tmpfs -o size=512k tmpfs \"$0\" && exec \"$@\"")
+            .arg(&mount)
+            .arg(command.get_program())
+            .args(command.get_args());
+        let mut server = Program::start(&mut confined)?;
+        let address =
+            |line: &str, words: &str| line.split_once(words).and_then(|(_, rest)| rest.trim().parse().ok());
+        let operators =
+            server.find("its operators", PATIENCE, |line| address(line, "operators on http://"))?;
+        let devices =
+            server.find("its devices", PATIENCE, |line| address(line, "listening for devices on "))?;
+        let disk = PathBuf::from(format!("/proc/{}/root", server.id())).join(mount.strip_prefix("/")?);
+        Ok(Self { server, operators: Operators(operators), devices, disk })
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.disk.join("filler")
+    }
+
+    fn fill(&self) -> Result<(), Failure> {
+        let mut filler = File::create(self.filler())?;
+        while filler.write_all(&[0; 4096]).is_ok() {}
+        Ok(())
+    }
+}
+
+/// Whether this machine lets its users have file systems of their own.
+fn can_mount() -> bool {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]);
+    unshare.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn full_disk_is_told_and_sessions_go_on() -> Result<(), Failure> {
+    if !can_mount() {
+        println!("left out: this user may not mount (unshare --map-root-user --mount)");
+        return Ok(());
+    }
+    let rig = Rig::new()?;
+    let mut small = SmallDisk::start(&rig)?;
+    let operators = small.operators;
+    operators.wait_until("/readyz", "that it is ready", |ready| (ready["ready"] == true).then_some(()))?;
+    small.fill()?;
+    let mut agent = rig.agent(small.devices, IMEI)?.start()?;
+    agent.wait_for("registered")?;
+    small.server.wait_for("the store cannot be written")?;
+    assert!(small.server.said("the disk is full: make room on it"));
+    let (status, problem) = not_ready(operators)?;
+    assert!(status == 503 && problem.contains("the disk is full"), "{status}: {problem}");
+    // The device is online, and listed, though the disk does not know it.
+    operators.wait_online(IMEI, true)?;
+    fs::remove_file(small.filler())?;
+    small.server.wait_for("the store can be written again")?;
+    operators.wait_events(IMEI, &["online"])?;
+    operators.wait_until("/readyz", "that it is ready", |ready| (ready["ready"] == true).then_some(()))?;
+    agent.stop()
+}
+
+fn not_ready(operators: Operators) -> Result<(u16, String), Failure> {
+    let mut answer =
+        ureq::get(operators.url("/readyz")).config().http_status_as_error(false).build().call()?;
+    let text = answer.body_mut().read_to_string()?;
+    Ok((answer.status().as_u16(), text))
+}
