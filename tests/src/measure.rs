@@ -244,6 +244,7 @@ fn wait(fd: BorrowedFd<'_>, wanted: PollFlags) -> Result<(), Failure> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn broken(error: LinkError) -> Failure {
     Failure::new(format!("the link broke: {error:?}"))
 }
