@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -63,7 +64,7 @@ pub struct Link {
     pub refusals: Refusals,
 }
 
-/// Serves one connection to its end.
+/// Shakes hands, and leaves a device that is let in to a task of its own: what only a handshake needs is given back then.
 pub(crate) async fn serve(
     socket: TcpStream,
     address: SocketAddr,
@@ -75,14 +76,15 @@ pub(crate) async fn serve(
     let shaken = tokio::select! {
         biased;
         order = exit.ordered() => return debug!(%address, "sent away during the handshake: {}", order.cause),
-        // Boxed, so that what only a handshake needs is given back when it is over.
-        shaken = Box::pin(handshake::shake(&socket, &link)) => shaken,
+        shaken = handshake::shake(&socket, &link) => shaken,
     };
     let seconds = clock::now().instant.saturating_duration_since(began.instant).as_secs_f64();
     match shaken {
         Ok(shaken) => {
             link.metrics.handshake("ok", shaken.device.resumed, seconds);
-            Connection::new(socket, address, shaken, link, seat, exit).run().await;
+            let mut connection = Connection::new(socket, address, shaken, link, seat, exit);
+            // A block that captures, and no function that takes: a future keeps an argument and what it is moved to.
+            tokio::spawn(async move { connection.run().await });
         }
         Err(Failure::Refused { refusal, resumed }) => {
             link.metrics.handshake(refusal.reason, resumed, seconds);
@@ -131,7 +133,7 @@ impl Connection {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that waits for a session's deadline")]
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let mut alarm = pin!(sleep_until(self.deadline()));
         loop {
             if let Some(cause) = self.conversation.ended() {
@@ -152,19 +154,16 @@ impl Connection {
     /// Waits for the next thing to happen and reacts to it.
     async fn turn(&mut self, mut alarm: Pin<&mut Sleep>) -> Result<(), Cause> {
         let blocked = !self.unsent.is_empty();
+        let interest = if blocked { Interest::WRITABLE } else { Interest::READABLE };
         tokio::select! {
             biased;
             order = self.conversation.ordered() => {
                 self.conversation.end(order.cause, order.retry_after);
                 self.speak();
             }
-            ready = self.socket.writable(), if blocked => {
+            ready = self.socket.ready(interest) => {
                 ready.map_err(|_| Cause::Lost)?;
-                self.flush()?;
-            }
-            ready = self.socket.readable(), if !blocked => {
-                ready.map_err(|_| Cause::Lost)?;
-                self.read()?;
+                if blocked { self.flush()? } else { self.read()? }
             }
             () = alarm.as_mut() => {
                 self.on_alarm()?;
@@ -294,7 +293,7 @@ impl Connection {
     }
 
     /// Sends what is still unsent and close_notify, as far as the device takes it in time.
-    async fn take_leave(mut self, cause: Cause) {
+    async fn take_leave(&mut self, cause: Cause) {
         self.tls.close(&mut self.rest, &mut self.unsent);
         let _ = farewell::write_all(&self.socket, &self.unsent).await;
         // One that was sent away for its descriptor has to give it back now.
