@@ -19,7 +19,7 @@ pub const DEFAULT_FILE: &str = "/etc/moorline/server.toml";
 
 /// The first message of a session has to come this soon after the handshake.
 const FIRST_MESSAGE: Duration = Duration::from_secs(30);
-/// About 20 MB when it is full. A fleet that is larger than this sets `tls.sessions` to its size.
+/// About 25 MB when it is full. A fleet that is larger than this sets `tls.sessions` to its size.
 const RESUMABLE: usize = 16_384;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

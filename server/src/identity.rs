@@ -131,3 +131,62 @@ pub(crate) fn quoted(text: &str) -> String {
         None => format!("{text:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    const URN: &str = "urn:gsma:imei:00499901-064000-0";
+    const OTHER: &str = "urn:gsma:imei:86973105-240382-0";
+
+    fn certificate(common_name: &str, uris: &[&str]) -> Certificate {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.serial_number = Some(vec![0x0a, 0xbc].into());
+        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        let signed = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        Certificate::read(signed.der()).unwrap()
+    }
+
+    #[test]
+    fn urn_names_the_imei() {
+        let certificate = certificate("pump 7", &["https://example.com/", URN]);
+        assert_eq!(certificate.imei, Ok("004999010640000".parse().unwrap()));
+        assert_eq!((certificate.serial.as_str(), certificate.subject.as_str()), ("abc", "CN=pump 7"));
+    }
+
+    #[test]
+    fn common_name_names_the_imei_where_no_urn_does() {
+        assert_eq!(certificate("004999010640000", &[]).imei, Ok("004999010640000".parse().unwrap()));
+        assert_eq!(certificate("869731052403821", &[URN]).imei, Ok("004999010640000".parse().unwrap()));
+        for other in ["pump 7", "869731052403820", "86973105240382"] {
+            assert_eq!(certificate(other, &[]).imei, Err(NoImei::Absent), "{other}");
+        }
+    }
+
+    #[test]
+    fn wrong_urn_is_no_absent_one() {
+        let wrong = certificate("004999010640000", &["urn:gsma:imei:004999010640000"]);
+        assert_eq!(wrong.imei, Err(NoImei::BadUrn(ImeiError::Urn)));
+    }
+
+    #[test]
+    fn two_imeis_are_ambiguous() {
+        assert_eq!(certificate("pump 7", &[URN, OTHER]).imei, Err(NoImei::Ambiguous));
+        assert!(certificate("pump 7", &[URN, URN]).imei.is_ok());
+    }
+
+    #[test]
+    fn garbage_is_no_certificate() {
+        assert_eq!(Certificate::read(b"\x30\x03abc"), Err(Unreadable::NotX509));
+    }
+
+    #[test]
+    fn names_are_short_and_of_one_line_in_the_log() {
+        let line = quoted(&format!("CN=a\n<3>forged{}", "x".repeat(1000)));
+        assert!(line.starts_with(r#""CN=a\n<3>forged"#) && line.chars().count() < 130, "{line}");
+    }
+}

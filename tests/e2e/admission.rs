@@ -2,7 +2,7 @@
 //! and nothing is left of them.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use moorline_testbed::client::{Client, Settings, hello};
 use moorline_testbed::failure::Failure;
 use moorline_testbed::process::PATIENCE;
 use moorline_testbed::rig::{IMEI, Rig, Server};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 fn imei() -> Result<Imei, Failure> {
     Ok(IMEI.parse()?)
@@ -86,6 +87,40 @@ fn stalled_handshakes_keep_nobody_out() -> Result<(), Failure> {
     assert!(matches!(gone.hear()?, Some(ServerMessage::Welcome(_))));
     let grown = resident(&server)?.saturating_sub(memory_before);
     assert!(grown < 4 * 1024, "{grown} KiB more than before");
+    Ok(())
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "peers that speak no TLS, and what is promised is a time")]
+fn silent_connections_give_their_descriptors_to_devices() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let mut server = rig.server()?.start()?;
+    let settings = settings(rig.pki())?;
+    let mut stands = welcome(&server, &settings)?;
+    // What the server has open, and twenty more; it has not been told, so accept itself fails.
+    let few = Some(descriptors(&server)? as u64 + 20);
+    let pid = Pid::from_raw(i32::try_from(server.id())?);
+    prlimit(pid, Resource::Nofile, Rlimit { current: few, maximum: few })?;
+    let mut stalled = Vec::new();
+    for _ in 0..100 {
+        // Some are sent away before they have said a word.
+        let mut socket = TcpStream::connect(server.devices())?;
+        let _ = socket.write_all(&STALLED);
+        stalled.push(socket);
+    }
+    server.wait_for("descriptors run short: closed the connection that was silent for the longest")?;
+    let other: Imei = "869731052403821".parse()?;
+    let certified = rig.pki().device(other)?;
+    let began = Instant::now();
+    let mut honest = Settings::new(rig.pki(), Some(&certified))?.connect(server.devices())?;
+    honest.say_hello(other)?;
+    assert!(matches!(honest.hear()?, Some(ServerMessage::Welcome(_))));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    stands.send(&DeviceMessage::Heartbeat)?;
+    assert_eq!(stands.hear()?, Some(ServerMessage::HeartbeatAck));
+    stalled[0].set_read_timeout(Some(PATIENCE))?;
+    let oldest = std::io::Read::read(&mut stalled[0], &mut [0]).map_err(|error| error.kind());
+    assert!(matches!(oldest, Ok(0) | Err(ErrorKind::ConnectionReset)), "the oldest goes first: {oldest:?}");
     Ok(())
 }
 

@@ -2,14 +2,18 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::Arc;
 
 use moorline_protocol::{DeviceMessage, Imei, ServerMessage, rejection, server_goodbye};
-use moorline_testbed::certs::{DeviceFlaw, ServerFlaw};
+use moorline_server::clock::now;
+use moorline_server::tls::{Progress, TlsSettings, TlsSource};
+use moorline_testbed::certs::{DeviceFlaw, Pki, ServerFlaw};
 use moorline_testbed::client::{Client, Settings};
 use moorline_testbed::failure::Failure;
 use moorline_testbed::process::PATIENCE;
 use moorline_testbed::rig::{IMEI, Rig, Server};
 use rustix::process::Signal;
+use rustls::{ClientConfig, ClientConnection};
 
 fn imei() -> Result<Imei, Failure> {
     Ok(IMEI.parse()?)
@@ -249,5 +253,78 @@ fn new_server_certificate_is_shown_after_a_reload() -> Result<(), Failure> {
     let told = refused(&server, &fresh)?;
     assert!(told.contains("UnknownIssuer"), "{told}");
     assert!(server.wait_for("refused: ")?.contains("does not trust this server's certificate"));
+    Ok(())
+}
+
+/// Runs a handshake in memory with what the device sends changed by `mangle`, and hears whatever comes of it.
+fn mangled(
+    source: &TlsSource,
+    config: &Arc<ClientConfig>,
+    mangle: impl Fn(usize, &mut Vec<u8>),
+) -> Result<(), Failure> {
+    let mut client = ClientConnection::new(Arc::clone(config), "localhost".try_into()?)?;
+    let mut server = source.accept()?;
+    let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
+    for flight in 0..4 {
+        let mut sent = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut sent)?;
+        }
+        mangle(flight, &mut sent);
+        incoming.append(&mut sent);
+        match server.take(&mut incoming, &mut outgoing, |_| ()) {
+            Ok((taken, progress)) => {
+                incoming.drain(..taken);
+                if progress == Progress::Open {
+                    // What the shell does next, with whatever is left.
+                    let _ = source.judge(&mut server, now());
+                    server.say(b"hello", &mut incoming, &mut outgoing)?;
+                    server.close(&mut incoming, &mut outgoing);
+                }
+            }
+            Err(_) => return Ok(()),
+        }
+        let mut answer = outgoing.as_slice();
+        while !answer.is_empty() && client.read_tls(&mut answer)? > 0 {
+            if client.process_new_packets().is_err() {
+                return Ok(());
+            }
+        }
+        outgoing.clear();
+        let _ = client.writer().write_all(&[1, 1]);
+    }
+    Ok(())
+}
+
+#[test]
+fn mangled_flights_never_panic() -> Result<(), Failure> {
+    let pki = Pki::new()?;
+    let (server, device) = (pki.server()?, pki.device(imei()?)?);
+    let source = TlsSource::new(&TlsSettings {
+        file: "server.toml".into(),
+        certificate: server.certificate,
+        key: server.key,
+        client_ca: pki.ca(),
+        crl: None,
+        admit_tls12: false,
+        resumable: 0,
+    })
+    .map_err(|mistakes| Failure::new(mistakes.to_string()))?;
+    let config = Arc::new(Settings::new(&pki, Some(&device))?.into_config());
+    mangled(&source, &config, |_, _| ())?;
+    for flight in 0..3 {
+        for place in (0..1200).step_by(23) {
+            let here = |at: usize, change: fn(&mut Vec<u8>, usize)| {
+                move |now: usize, sent: &mut Vec<u8>| {
+                    if now == flight && at < sent.len() {
+                        change(sent, at);
+                    }
+                }
+            };
+            mangled(&source, &config, here(place, |sent, at| sent[at] ^= 0x41))?;
+            mangled(&source, &config, here(place, |sent, at| sent.insert(at, 0x16)))?;
+            mangled(&source, &config, here(place, |sent, at| sent.extend_from_slice(&sent.clone()[at..])))?;
+        }
+    }
     Ok(())
 }

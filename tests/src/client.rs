@@ -70,6 +70,12 @@ impl Settings {
         self
     }
 
+    /// As rustls knows it.
+    #[must_use]
+    pub fn into_config(self) -> ClientConfig {
+        self.0
+    }
+
     /// Connects and finishes its half of the handshake: in TLS 1.3 the server may still refuse it.
     ///
     /// # Errors

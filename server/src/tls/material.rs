@@ -36,7 +36,7 @@ pub struct TlsSettings {
     pub crl: Option<PathBuf>,
     /// Whether TLS 1.2 is admitted beside 1.3.
     pub admit_tls12: bool,
-    /// How many sessions can be resumed: about 1.2 KB each while it is kept (one ticket, client certificate inside).
+    /// How many sessions can be resumed: about 1.6 KB each, the client certificate inside; the oldest go first.
     pub resumable: usize,
 }
 

@@ -18,6 +18,8 @@ use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
 /// One TLS connection, without a buffer of its own beyond what rustls keeps.
 pub struct Tls {
     connection: UnbufferedServerConnection,
+    /// close_notify is out. rustls takes it for its last alert, and panics when bytes that come behind ask for another.
+    closed: bool,
     pub(super) trusted: Trusted,
 }
 
@@ -37,7 +39,7 @@ pub enum Progress {
     Handshaking,
     /// The handshake is over: data may go both ways.
     Open,
-    /// The peer closed it in good order: no more will come.
+    /// The peer closed it in good order, or this side did: nothing that comes is heard any more.
     PeerClosed,
 }
 
@@ -45,7 +47,7 @@ impl Tls {
     /// A connection that waits for its ClientHello.
     pub(super) fn new(config: Arc<ServerConfig>, reading: u64) -> Result<Self, Error> {
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Self { connection, trusted: Trusted { reading, until_ms: i64::MIN } })
+        Ok(Self { connection, closed: false, trusted: Trusted { reading, until_ms: i64::MIN } })
     }
 
     /// Takes whole records off the front of `incoming`, hands what they say to `hear`, and appends what has to be sent to
@@ -59,6 +61,9 @@ impl Tls {
         out: &mut Vec<u8>,
         mut hear: impl FnMut(&[u8]),
     ) -> Result<(usize, Progress), Error> {
+        if self.closed {
+            return Ok((incoming.len(), Progress::PeerClosed));
+        }
         let mut taken = 0;
         loop {
             let rest = incoming.get_mut(taken..).unwrap_or_default();
@@ -119,8 +124,10 @@ impl Tls {
         }
     }
 
-    /// Appends close_notify to `out`, if the connection is open. `rest` as for [`Self::say`].
+    /// Appends close_notify to `out`, if the connection is open. `rest` as for [`Self::say`]. Whatever comes afterwards is
+    /// taken and not looked at.
     pub fn close(&mut self, rest: &mut [u8], out: &mut Vec<u8>) {
+        self.closed = true;
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
             self.connection.process_tls_records(rest).state
         {
