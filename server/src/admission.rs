@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-/// A share of the descriptors that one source may hold with unregistered connections: an eighth. A carrier's NAT shows
-/// thousands of devices as one address, and an eighth of 20,000 is still room for all of them to knock at once.
-const SHARE: usize = 8;
+/// A share of the descriptors that one source may hold with unregistered connections: half of them. A carrier's NAT shows
+/// thousands of devices as one address, and after an outage they all knock at once; the other half is for everybody else.
+const SHARE: usize = 2;
 
 /// The bookkeeping; `H` is what the shell needs to send a connection away.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn source_over_its_share_loses_its_oldest() {
-        let mut admission = Admission::new(80);
+        let mut admission = Admission::new(20);
         for n in 0..10 {
             assert_eq!(admission.admit(HOME, n).unwrap().evicted, None);
         }
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn mapped_and_plain_ipv4_are_one_source() {
-        let mut admission = Admission::new(8);
+        let mut admission = Admission::new(3);
         admission.admit(HOME, 0).unwrap();
         let mapped = IpAddr::V6(std::net::Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped());
         assert_eq!(admission.admit(mapped, 1).unwrap().evicted, Some((0, Eviction::Share)));
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn ipv6_network_is_one_source() {
-        let mut admission = Admission::new(8);
+        let mut admission = Admission::new(3);
         admission.admit("2001:db8::1".parse().unwrap(), 0).unwrap();
         let evicted = admission.admit("2001:db8::2".parse().unwrap(), 1).unwrap().evicted;
         assert_eq!(evicted, Some((0, Eviction::Share)));

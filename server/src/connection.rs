@@ -294,7 +294,9 @@ impl Connection {
 
     /// Sends what is still unsent and close_notify, as far as the device takes it in time.
     async fn take_leave(&mut self, cause: Cause) {
+        let before = self.unsent.len();
         self.tls.close(&mut self.rest, &mut self.unsent);
+        self.conversation.count_sent(self.unsent.len() - before);
         let _ = farewell::write_all(&self.socket, &self.unsent).await;
         // One that was sent away for its descriptor has to give it back now.
         if cause != Cause::NoHello {

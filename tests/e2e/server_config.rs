@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use moorline_protocol::Imei;
-use moorline_testbed::certs::Pki;
+use moorline_testbed::certs::{Pki, ServerFlaw};
 use moorline_testbed::failure::Failure;
 use moorline_testbed::programs::program;
 use moorline_testbed::rig::IMEI;
@@ -83,7 +83,9 @@ fn each_bad_file_has_its_words() -> Result<(), Failure> {
     fs::set_permissions(&readable, Permissions::from_mode(0o644))?;
     let ca = fs::read_to_string(place.pki.ca())?;
     let broken = ca.replace("-----BEGIN CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\nAAAA");
+    let version_1 = place.pki.flawed_server(ServerFlaw::Version1)?;
     let cases = [
+        ("tls.certificate", version_1.certificate, "is X.509 v1, which no device accepts; issue it as v3"),
         ("tls.key", readable, "is open to every user (mode 0644): chmod 600"),
         ("tls.key", other.key, "is not the key of the certificate in"),
         ("tls.key", place.pki.ca(), "is open to every user"),

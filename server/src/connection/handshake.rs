@@ -46,7 +46,7 @@ pub(super) enum Failure {
 }
 
 pub(super) async fn shake(socket: &TcpStream, link: &Link) -> Result<Shaken, Failure> {
-    let hello = timeout_at(after(CLIENT_HELLO), read_client_hello(socket)).await;
+    let hello = timeout_at(after(CLIENT_HELLO), read_client_hello(socket, link)).await;
     let mut incoming = hello.unwrap_or_else(|_| Err(slow("no complete ClientHello came within 10 s")))?;
     let tls = link.tls.accept().map_err(|fault| refused("internal", fault.to_string()))?;
     let mut tls = Box::new(tls);
@@ -62,10 +62,10 @@ pub(super) async fn shake(socket: &TcpStream, link: &Link) -> Result<Shaken, Fai
     }
 }
 
-async fn read_client_hello(socket: &TcpStream) -> Result<Vec<u8>, Failure> {
+async fn read_client_hello(socket: &TcpStream, link: &Link) -> Result<Vec<u8>, Failure> {
     let mut incoming = Vec::new();
     loop {
-        read_more(socket, &mut incoming).await?;
+        read_more(socket, link, &mut incoming).await?;
         match client_hello::progress(&incoming) {
             Hello::Unfinished => {}
             Hello::Complete => return Ok(incoming),
@@ -98,13 +98,14 @@ async fn finish(
             until += clock::now().instant.saturating_duration_since(asked);
             step(tls, incoming, &mut plaintext)
         };
+        link.metrics.bytes_sent(outgoing.len());
         // A device that does not take it will not answer it either, which is seen below.
         let _ = farewell::write_all(socket, &outgoing).await;
         match progress.map_err(|refusal| Failure::Refused { refusal, resumed: false })? {
             Progress::Open => return Ok(plaintext),
             Progress::PeerClosed => return Err(Failure::Gone { quiet: false }),
             Progress::Handshaking => {
-                let read = timeout_at(until, read_record(socket, incoming)).await;
+                let read = timeout_at(until, read_record(socket, link, incoming)).await;
                 read.unwrap_or_else(|_| Err(slow("the handshake was not over within 20 s")))?;
             }
         }
@@ -127,13 +128,13 @@ fn step(
 }
 
 /// Waits until there is one whole record more.
-async fn read_record(socket: &TcpStream, incoming: &mut Vec<u8>) -> Result<(), Failure> {
+async fn read_record(socket: &TcpStream, link: &Link, incoming: &mut Vec<u8>) -> Result<(), Failure> {
     let before = whole_records(incoming);
     while whole_records(incoming) == before {
         if incoming.len() > MAX_FLIGHT {
             return Err(refused("handshake", "its part of the handshake is longer than 32 KiB"));
         }
-        read_more(socket, incoming).await?;
+        read_more(socket, link, incoming).await?;
     }
     Ok(())
 }
@@ -149,7 +150,7 @@ fn whole_records(bytes: &[u8]) -> usize {
 }
 
 /// Waits for more and appends it.
-async fn read_more(socket: &TcpStream, incoming: &mut Vec<u8>) -> Result<(), Failure> {
+async fn read_more(socket: &TcpStream, link: &Link, incoming: &mut Vec<u8>) -> Result<(), Failure> {
     loop {
         let gone = Failure::Gone { quiet: incoming.is_empty() };
         if socket.readable().await.is_err() {
@@ -162,7 +163,10 @@ async fn read_more(socket: &TcpStream, incoming: &mut Vec<u8>) -> Result<(), Fai
         });
         match read {
             Ok(0) => return Err(gone),
-            Ok(_) => return Ok(()),
+            Ok(len) => {
+                link.metrics.bytes_received(len);
+                return Ok(());
+            }
             Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return Err(gone),
         }
@@ -198,6 +202,7 @@ async fn turn_away(socket: &TcpStream, link: &Link, tls: &mut Tls, rest: &mut [u
         said.unwrap_or_else(|fault| debug!("TLS failed: {fault}"));
     }
     tls.close(rest, &mut records);
+    link.metrics.bytes_sent(records.len());
     // It goes in any case.
     let _ = farewell::write_all(socket, &records).await;
 }

@@ -19,7 +19,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 use super::refusal::day;
 use super::verifier::ClientVerifier;
 use crate::clock::Now;
-use crate::identity::Certificate;
+use crate::identity::{Certificate, Unreadable};
 
 /// What `[tls]` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Material {
         reading: u64,
     ) -> Result<Self, Mistakes> {
         let mut notes = Notes { file: &settings.file, mistakes: None };
-        let chain = notes.take("tls.certificate", certificates(&settings.certificate));
+        let chain = notes.take("tls.certificate", own_chain(&settings.certificate));
         let key = notes.take("tls.key", private_key(&settings.key));
         let roots = notes.roots(&settings.client_ca);
         let crls = settings
@@ -249,6 +249,22 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
         })
         .collect();
     if found.is_empty() { Err(format!("{} holds no certificate in PEM", path.display())) } else { Ok(found) }
+}
+
+/// The server's chain, leaf first.
+fn own_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain = certificates(path)?;
+    let leaf = chain.first().map(|leaf| Certificate::read(leaf));
+    match leaf {
+        Some(Err(Unreadable::Version1(_))) => Err(format!(
+            "{} is X.509 v1, which no device accepts; issue it as v3 with a subjectAltName",
+            path.display()
+        )),
+        Some(Err(Unreadable::NotX509)) => {
+            Err(format!("{}: certificate 1 cannot be read as X.509", path.display()))
+        }
+        Some(Ok(_)) | None => Ok(chain),
+    }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
