@@ -1,8 +1,10 @@
 //! What the tests and the demo are made of: see ARCHITECTURE.md.
 
+pub mod board;
 pub mod certs;
 pub mod client;
 pub mod failure;
+pub mod guest;
 pub mod http;
 mod lines;
 pub mod measure;

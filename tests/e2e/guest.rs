@@ -1,0 +1,136 @@
+//! The agent on whole ARM boards, from the power switch on. Each test boots a guest; they are ignored unless asked for,
+//! because a machine needs QEMU, the guests' images and the boards' programs for them: `tests/run` sees to that.
+
+use moorline_protocol::Imei;
+use moorline_testbed::board;
+use moorline_testbed::failure::Failure;
+use moorline_testbed::guest::{BOOT, Board, Guest};
+use moorline_testbed::modem::{Modem, Script};
+use moorline_testbed::process::PATIENCE;
+use moorline_testbed::rig::{IMEI, Rig, Server};
+
+#[test]
+#[ignore = "boots a guest"]
+fn armhf_board_is_online_after_a_cold_boot() -> Result<(), Failure> {
+    online_after_a_cold_boot(Board::Armhf)
+}
+
+#[test]
+#[ignore = "boots a guest"]
+fn arm64_board_is_online_after_a_cold_boot() -> Result<(), Failure> {
+    online_after_a_cold_boot(Board::Arm64)
+}
+
+#[test]
+#[ignore = "boots a guest"]
+fn modem_may_come_late_and_be_plugged_again() -> Result<(), Failure> {
+    let mut scene = Scene::new(Board::Armhf)?;
+    scene.guest.wait_journal(board::UNIT, "moorline-agent", BOOT)?;
+    assert_eq!(scene.guest.ask("ls /dev/ttyUSB* 2>/dev/null | wc -l", PATIENCE)?, "0");
+    scene.guest.plug_modem(scene.modem.path())?;
+    scene.guest.wait_journal(board::UNIT, "registered", BOOT)?;
+
+    // The session goes on without its modem, and the agent starts without it: it knows whose it was.
+    scene.guest.unplug_modem()?;
+    scene.server.operators().wait_online(IMEI, true)?;
+    scene.guest.ask("systemctl restart moorline-agent", BOOT)?;
+    scene.server.operators().wait_events(IMEI, &["online", "offline", "online"])?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "boots a guest"]
+fn line_that_was_cut_is_used_again() -> Result<(), Failure> {
+    let mut scene = Scene::online(Board::Arm64)?;
+    scene.guest.line(false)?;
+    scene.server.operators().wait_online(IMEI, false)?;
+    scene.guest.line(true)?;
+    scene.server.operators().wait_online(IMEI, true)?;
+    // It was the line and not the agent: the process is the one that was started.
+    let restarts =
+        scene.guest.ask(&format!("systemctl show --value -p NRestarts {}", board::UNIT), PATIENCE)?;
+    assert_eq!(restarts, "0");
+    Ok(())
+}
+
+#[test]
+#[ignore = "boots a guest"]
+fn hung_agent_is_started_again_by_its_watchdog() -> Result<(), Failure> {
+    let mut scene = Scene::online(Board::Arm64)?;
+    // The unit's own three minutes are for the field; the limit is shorter here and the rest the same.
+    let drop_in = "mkdir -p /run/systemd/system/moorline-agent.service.d && \
+        printf '[Service]\\nWatchdogSec=5s\\n' >/run/systemd/system/moorline-agent.service.d/watchdog.conf && \
+        systemctl daemon-reload && systemctl restart moorline-agent";
+    scene.guest.ask(drop_in, BOOT)?;
+    scene.server.operators().wait_online(IMEI, true)?;
+    scene.guest.ask("kill -STOP $(systemctl show --value -p MainPID moorline-agent)", PATIENCE)?;
+    scene.guest.wait_journal(board::UNIT, "Watchdog timeout", BOOT)?;
+    scene.guest.wait_journal(board::UNIT, "Scheduled restart job", BOOT)?;
+    scene.server.operators().wait_until("/api/devices", "the device back", |list| {
+        list["devices"].as_array()?.iter().find(|device| device["online"] == true).map(drop)
+    })
+}
+
+#[test]
+#[ignore = "boots a guest"]
+fn broken_configuration_is_told_and_does_not_spin() -> Result<(), Failure> {
+    let mut scene = Scene::online(Board::Armhf)?;
+    scene
+        .guest
+        .ask("cd /etc/moorline && mv agent.toml good.toml && echo 'nonsense = 1' >agent.toml", PATIENCE)?;
+    scene.guest.run("systemctl restart moorline-agent")?;
+    scene.guest.wait_journal(board::UNIT, "nonsense: unknown key", BOOT)?;
+    // Five seconds between two starts, whatever happens.
+    let delay = scene.guest.ask("systemctl show --value -p RestartUSec moorline-agent", PATIENCE)?;
+    assert_eq!(delay, "5s");
+    scene.guest.ask("mv /etc/moorline/good.toml /etc/moorline/agent.toml", PATIENCE)?;
+    scene.server.operators().wait_online(IMEI, true).map(drop)
+}
+
+/// A board, its modem and its server.
+struct Scene {
+    guest: Guest,
+    modem: Modem,
+    server: Server,
+    _rig: Rig,
+}
+
+impl Scene {
+    /// A board that boots, with its modem not plugged in.
+    fn new(board: Board) -> Result<Self, Failure> {
+        Self::boot(board, false)
+    }
+
+    /// A board that has come online.
+    fn online(board: Board) -> Result<Self, Failure> {
+        let mut scene = Self::boot(board, true)?;
+        scene.guest.wait_journal(board::UNIT, "registered", BOOT)?;
+        scene.server.operators().wait_online(IMEI, true)?;
+        Ok(scene)
+    }
+
+    fn boot(board: Board, plugged: bool) -> Result<Self, Failure> {
+        let rig = Rig::new()?;
+        let server = rig.server()?.start()?;
+        let modem = Modem::start(Script::ordinary(IMEI))?;
+        let device = rig.pki().device(IMEI.parse::<Imei>()?)?;
+        let setup = board::with_agent(board, rig.pki(), &device)?.server(server.devices());
+        let mut guest = if plugged { setup.modem(modem.path()) } else { setup }.boot()?;
+        guest.wait_shell()?;
+        Ok(Self { guest, modem, server, _rig: rig })
+    }
+}
+
+fn online_after_a_cold_boot(board: Board) -> Result<(), Failure> {
+    let Scene { mut guest, modem, server, .. } = Scene::online(board)?;
+    let listed = server.operators().wait_online(IMEI, true)?;
+    assert_eq!(listed["protocol"], "native", "{listed:#}");
+    assert!(modem.asked().iter().any(|command| command == "AT+CGSN"), "{:?}", modem.asked());
+    let status = guest.ask(&format!("systemctl status {}", board::UNIT), PATIENCE)?;
+    assert!(status.contains("Status: \"online since"), "{status}");
+    println!("{status}");
+    println!("online within {} s of the kernel's start", guest.ask("cut -d' ' -f1 /proc/uptime", PATIENCE)?);
+
+    guest.power_off()?;
+    server.operators().wait_online(IMEI, false).map(drop)
+}
