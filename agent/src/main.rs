@@ -1,5 +1,7 @@
 //! `moorline-agent`: the contents page. Everything is in the library.
 
+#![forbid(unsafe_code)]
+
 use std::io::{self, Write};
 
 use moorline_agent::{Command, Environment, Exit, HELP, check, imei, parse, run, status};

@@ -3,6 +3,8 @@
 //! [`Authority`] signs and knows nothing of files or clocks; [`Folder`] is the directory in which the program
 //! `moorline-certs` keeps a CA, what it issued and what it revoked. Whoever calls brings the time.
 
+#![forbid(unsafe_code)]
+
 mod authority;
 mod files;
 mod folder;

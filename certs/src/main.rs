@@ -1,5 +1,7 @@
 //! `moorline-certs`: arguments, what is to be done, what was done, exit code. The library does it.
 
+#![forbid(unsafe_code)]
+
 mod arguments;
 mod report;
 

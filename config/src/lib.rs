@@ -8,6 +8,8 @@
 //! The programs ask for the keys they know, in plain code; what they do not ask for is a mistake of the file. Knows
 //! nothing of what the keys mean, and needs no serde: the agent is an embedded program, and its bytes are counted.
 
+#![forbid(unsafe_code)]
+
 mod document;
 mod duration;
 mod mistakes;

@@ -13,6 +13,7 @@
 //! A device sends a [`DeviceMessage`], a server a [`ServerMessage`]; [`classic`] holds their older relatives.
 //! [`Imei`] is who a device is, in both. [`version`] says how the wire may change.
 
+#![forbid(unsafe_code)]
 #![no_std]
 // A peer's bytes must not end a program, whatever they are.
 #![cfg_attr(

@@ -1,5 +1,7 @@
 //! `moorline-server` as a library, so that tests can join its pure parts with the agent's: see ARCHITECTURE.md.
 
+#![forbid(unsafe_code)]
+
 pub mod admin;
 pub mod admission;
 pub mod app;

@@ -1,5 +1,7 @@
 //! `moorline-server`: arguments, environment, configuration, log, run, exit code.
 
+#![forbid(unsafe_code)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 

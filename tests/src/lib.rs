@@ -1,5 +1,7 @@
 //! What the tests and the demo are made of: see ARCHITECTURE.md.
 
+#![forbid(unsafe_code)]
+
 pub mod board;
 pub mod certs;
 pub mod client;

@@ -1,5 +1,7 @@
 //! `moorlinectl`: the operator's tool. Arguments, environment, exit code; the rest is in `ctl`.
 
+#![forbid(unsafe_code)]
+
 use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
 

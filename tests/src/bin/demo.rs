@@ -3,6 +3,8 @@
 //! Every line that it tells was seen: in what the programs say, in what the service manager hears of the agent, or in
 //! what the server shows its operators. What does not happen ends it with exit code 1.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;

@@ -1,5 +1,7 @@
 //! `cargo run -p moorline-testbed --bin moorline-measure`: the figures of SPECIFICATION.md, measured on this machine.
 
+#![forbid(unsafe_code)]
+
 use std::fs;
 use std::process::ExitCode;
 
