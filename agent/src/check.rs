@@ -8,6 +8,7 @@ use moorline_config::HumanDuration;
 use crate::config::{Config, Protocol};
 use crate::environment::Environment;
 use crate::exit::Exit;
+use crate::state_dir;
 use crate::tls::MinVersion;
 
 /// Reads a configuration as `run` would. Mistakes go to standard error, the rest to standard output.
@@ -55,7 +56,7 @@ fn describe(file: &Path, config: &Config) -> String {
          imei       {imei}\n\
          heartbeat  every {}, an answer within {}\n\
          reconnect  after up to {}, doubled up to {}; a first time again after {} online\n\
-         state      {}\n",
+         state      {}, {}\n",
         file.display(),
         addresses.join(", "),
         server.trust,
@@ -69,5 +70,6 @@ fn describe(file: &Path, config: &Config) -> String {
         HumanDuration(reconnect.max),
         HumanDuration(reconnect.stable_after),
         state_dir.display(),
+        state_dir::examine(state_dir),
     )
 }

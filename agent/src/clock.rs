@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::event::Timespec;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
@@ -32,6 +33,17 @@ pub fn now() -> Now {
 pub fn monotonic_micros() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1000
+}
+
+/// How long a poll waits from `now` to `deadline`. Rounded up, so that a loop does not turn idly until a deadline that is
+/// less than a millisecond away.
+#[must_use]
+pub fn wait_until(deadline: Instant, now: Instant) -> Timespec {
+    let wait = deadline.saturating_duration_since(now) + Duration::from_millis(1);
+    Timespec {
+        tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: wait.subsec_nanos().into(),
+    }
 }
 
 /// The clock that certificates are checked against: the device's, but never earlier than the floor.

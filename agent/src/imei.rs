@@ -4,9 +4,9 @@
 use std::fmt;
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, Timespec, poll};
+use rustix::event::{PollFd, poll};
 use rustix::io::Errno;
 
 use crate::clock;
@@ -69,7 +69,7 @@ fn turn(search: &mut Search) -> Result<(), Errno> {
 
 /// Whether the port is ready; not so after a deadline or a signal.
 fn wait(search: &Search) -> Result<bool, Errno> {
-    let timeout = search.poll_timeout().map(|at| until(at, clock::now().instant));
+    let timeout = search.poll_timeout().map(|at| clock::wait_until(at, clock::now().instant));
     let mut port = search.interest().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
     match poll(port.as_mut_slice(), timeout.as_ref()) {
         Ok(ready) => Ok(ready > 0),
@@ -94,13 +94,4 @@ fn print(found: &Found) -> Exit {
 /// A line for people; when standard error is gone, there is nobody left to tell.
 fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// Rounded up, so that the loop does not turn idly until a deadline that is less than a millisecond away.
-fn until(at: Instant, now: Instant) -> Timespec {
-    let wait = at.saturating_duration_since(now) + Duration::from_millis(1);
-    Timespec {
-        tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: wait.subsec_nanos().into(),
-    }
 }

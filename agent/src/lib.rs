@@ -25,6 +25,7 @@ pub mod round;
 pub mod run;
 pub mod session;
 pub mod signals;
+pub mod state_dir;
 pub mod status;
 pub mod tcp;
 pub mod tls;

@@ -4,10 +4,10 @@ use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use moorline_protocol::device_goodbye;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::clock::{self, FlooredClock, Now};
@@ -19,6 +19,7 @@ use crate::identification::Identification;
 use crate::log;
 use crate::notify::Notifier;
 use crate::signals::{self, Signals};
+use crate::state_dir;
 use crate::status::StatusFile;
 use crate::tls::Tls;
 use crate::uplink::Uplink;
@@ -54,6 +55,7 @@ impl<'e> Agent<'e> {
         // Before anything that takes time, so that a signal is never lost on the default action.
         let signals = Signals::new().map_err(|error| failed("cannot listen for signals", &error))?;
         let config = read_config(file, environment).ok_or(Exit::Config)?;
+        prepare_state_dir(&config);
         let seed = seed().map_err(|error| failed("no randomness from the system", &error))?;
         let clock = Arc::new(FlooredClock::new(FloorFile::new(&config.state_dir).read()));
         let tls = tls(&config, &clock).map_err(|error| failed("TLS cannot be set up", &error))?;
@@ -122,6 +124,7 @@ impl<'e> Agent<'e> {
         if let Some(config) = read_config(&self.file, self.environment) {
             match tls(&config, &self.clock) {
                 Ok(tls) => {
+                    prepare_state_dir(&config);
                     if !self.identification.suits(&config) {
                         self.identification = Identification::new(&config, now);
                     }
@@ -161,7 +164,7 @@ impl<'e> Agent<'e> {
     fn wait(&self, now: Instant) -> rustix::io::Result<Ready> {
         let deadlines = [self.uplink.deadline(), self.identification.deadline(), self.notifier.deadline()];
         let deadline = deadlines.into_iter().flatten().min();
-        let timeout = deadline.map(|at| timespec(at.saturating_duration_since(now)));
+        let timeout = deadline.map(|at| clock::wait_until(at, now));
         let wanted = [
             Some((self.signals.stop.as_fd(), PollFlags::IN)),
             Some((self.signals.reload.as_fd(), PollFlags::IN)),
@@ -171,16 +174,16 @@ impl<'e> Agent<'e> {
         let mut fds: heapless::Vec<PollFd<'_>, 4> =
             wanted.iter().flatten().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
         match poll(&mut fds, timeout.as_ref()) {
-            // After a signal its pipe is readable, and is found so below.
+            // After a signal its pipe is readable, which the next poll finds.
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }
         let mut polled = fds.iter();
-        let [_, _, uplink, modem] = wanted
+        let [stop, reload, uplink, modem] = wanted
             .map(|wanted| wanted.and_then(|_| polled.next()).map_or(PollFlags::empty(), PollFd::revents));
         Ok(Ready {
-            stop: signals::take(&self.signals.stop),
-            reload: signals::take(&self.signals.reload),
+            stop: !stop.is_empty() && signals::take(&self.signals.stop),
+            reload: !reload.is_empty() && signals::take(&self.signals.reload),
             uplink,
             modem,
         })
@@ -213,6 +216,15 @@ fn read_config(file: &Path, environment: &Environment) -> Option<Config> {
     }
 }
 
+/// Said here once and for all, whatever is kept there later.
+fn prepare_state_dir(config: &Config) {
+    let folder = &config.state_dir;
+    if let Err(error) = state_dir::prepare(folder) {
+        let (folder, lacking) = (folder.display(), state_dir::NOTHING_IS_KEPT);
+        log::warning(format_args!("state.dir: {folder} cannot be used: {error}; {lacking}"));
+    }
+}
+
 fn tls(config: &Config, clock: &Arc<FlooredClock>) -> Result<Tls, rustls::Error> {
     let (server, identity) = (&config.server, &config.identity);
     Tls::new(server.min_version, Arc::clone(&server.roots), &identity.certified_key, Arc::clone(clock))
@@ -230,13 +242,4 @@ fn seed() -> Result<u64, getrandom::Error> {
 fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     text.trim().parse::<crate::config::Uuid>().unwrap_or_default().0
-}
-
-/// Rounded up, so that the loop does not turn idly until a deadline that is less than a millisecond away.
-fn timespec(wait: Duration) -> Timespec {
-    let wait = wait + Duration::from_millis(1);
-    Timespec {
-        tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: wait.subsec_nanos().into(),
-    }
 }
