@@ -1,6 +1,7 @@
 //! The road to the server, from offline to online and back: one state, one `set_state`. Owns the deadlines of each step;
 //! the loop in `run.rs` owns the poll and the clock and calls [`Uplink::turn`].
 
+mod server_time;
 mod state;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use crate::round::{Failure, Round, Step, Target};
 use crate::session::{Dialect, Event, Greeting};
 use crate::tcp;
 use crate::tls::Tls;
+use server_time::ServerTime;
 use state::State;
 
 /// The system's resolver asks two servers twice with 5 s each by default: this is the end of all that.
@@ -355,18 +357,11 @@ impl Uplink {
     }
 
     fn on_time(&self, offset_ms: i64, round_trip: Option<Duration>, now: Now) {
-        let Some(round_trip) = round_trip else {
-            // A classic server tells its local time without saying which zone that is.
-            let seconds = offset_ms / 1000;
-            return log::info(format_args!(
-                "the server's local time is {seconds} s ahead of UTC by this clock"
-            ));
-        };
-        let (server, round_trip) = (Utc(now.utc_ms.saturating_add(offset_ms)), HumanDuration(round_trip));
-        log::info(format_args!(
-            "the server's time is {server}, {offset_ms} ms ahead of this clock; round trip {round_trip}"
-        ));
-        self.raise_floor(now, offset_ms);
+        log::info(format_args!("{}", ServerTime { utc_ms: now.utc_ms, offset_ms, round_trip }));
+        // A classic server's text says neither zone nor way.
+        if round_trip.is_some() {
+            self.raise_floor(now, offset_ms);
+        }
     }
 
     fn raise_floor(&self, now: Now, offset_ms: i64) {
