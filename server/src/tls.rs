@@ -1,6 +1,7 @@
 //! TLS on the server: the configuration in force, its renewal, and what a finished handshake says about the device.
 
 mod material;
+mod own;
 mod pump;
 mod refusal;
 mod verifier;

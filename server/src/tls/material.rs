@@ -16,6 +16,7 @@ use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 use rustls_pemfile::Item;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
+use super::own;
 use super::refusal::day;
 use super::verifier::ClientVerifier;
 use crate::clock::Now;
@@ -47,6 +48,8 @@ pub(super) struct Material {
     /// Counts readings, so that a session knows whether its device was held against this one.
     pub(super) reading: u64,
     validity: Vec<Validity>,
+    /// What is wrong with the server's certificate at any time.
+    doubts: Vec<String>,
 }
 
 /// How long something is good for that is used all the same when it is not.
@@ -75,12 +78,12 @@ impl Material {
         let made = match (chain, key, roots, crls) {
             (Some(chain), Some(key), Some(roots), Some(crls)) => {
                 let provider = Arc::new(ring::default_provider());
-                let validity = validity(settings, &chain, &crls);
+                let (validity, doubts) = (validity(settings, &chain, &crls), doubts(settings, &chain));
                 let verifier = notes.take("tls.crl", verifier(settings, roots, crls, &provider));
                 verifier.and_then(|verifier| {
                     let config = server_config(settings, chain, key, &verifier, sessions, provider);
                     let config = notes.take("tls.key", config).map(Arc::new);
-                    config.map(|config| Self { config, verifier, reading, validity })
+                    config.map(|config| Self { config, verifier, reading, validity, doubts })
                 })
             }
             _ => None,
@@ -100,8 +103,15 @@ impl Material {
             };
             Some(format!("{} {fault}: {}", validity.what, validity.then))
         });
-        wrong.collect()
+        wrong.chain(self.doubts.iter().cloned()).collect()
     }
+}
+
+fn doubts(settings: &TlsSettings, chain: &[CertificateDer<'_>]) -> Vec<String> {
+    let doubts = chain.first().map(own::doubts).into_iter().flatten();
+    doubts
+        .map(|doubt| format!("the server's certificate in {} {doubt}", settings.certificate.display()))
+        .collect()
 }
 
 fn validity(
@@ -238,6 +248,15 @@ pub(super) fn session_cache(resumable: usize) -> Arc<dyn StoresServerSessions> {
         return Arc::new(NoServerSessionStorage {});
     }
     rustls::server::ServerSessionMemoryCache::new(resumable)
+}
+
+/// The server's chain; the first of it is its own.
+fn own_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain = certificates(path)?;
+    match chain.first().and_then(own::fault) {
+        Some(fault) => Err(format!("{}: {fault}", path.display())),
+        None => Ok(chain),
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
