@@ -77,7 +77,7 @@ pub mod rejection {
     pub const BAD_IMEI: u8 = 1;
     /// The certificate names another IMEI than Hello, or names none where one is required.
     pub const IDENTITY: u8 = 2;
-    /// The device is not known and unknown ones are not admitted.
+    /// The device never registered here, and new ones are not admitted.
     pub const UNKNOWN_DEVICE: u8 = 3;
     /// The device is blocked by an operator.
     pub const BLOCKED: u8 = 4;

@@ -149,6 +149,7 @@ impl App {
                     warn!("{key} has changed and needs a restart");
                 }
                 self.link.policy.store(Arc::new(newer.policy.clone()));
+                self.link.registry.set_register(newer.register);
                 self.config.policy = newer.policy;
                 info!("configuration and certificates read anew");
             }

@@ -51,7 +51,7 @@ pub struct Config {
 pub enum Register {
     /// Any whose certificate the CA signed.
     Open,
-    /// Only devices that were added beforehand.
+    /// Only devices that the store knows: that were taken in before, while it was open.
     Known,
 }
 
@@ -88,7 +88,6 @@ impl Config {
             ("listen.operators", self.operators != newer.operators),
             ("tls.sessions", self.tls.resumable != newer.tls.resumable),
             ("tls.handshakes", self.handshakes != newer.handshakes),
-            ("identity.register", self.register != newer.register),
             ("store.path", self.store != newer.store),
         ];
         changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()

@@ -50,6 +50,9 @@ impl Refusals {
     ) {
         let mut text = match (rejection, certificate.map(|certificate| certificate.imei)) {
             (Rejection::NoIdentity, Some(Err(why))) => format!("client certificate is of no use here: {why}"),
+            (Rejection::UnknownDevice, _) => {
+                format!("{rejection}; to take it in, let it register once under identity.register = \"open\"")
+            }
             (other, _) => other.to_string(),
         };
         if let Some(certificate) = certificate {

@@ -48,13 +48,13 @@ const CHUNK: usize = 1024;
 /// The registry: see the module.
 pub struct Registry {
     state: Mutex<State>,
-    register: Register,
     queue: Arc<Queue>,
     metrics: Arc<Metrics>,
 }
 
 struct State {
     devices: BTreeMap<Imei, Entry>,
+    register: Register,
     online: usize,
     next_session_id: u64,
     /// Ids below this one are reserved in the store.
@@ -144,6 +144,7 @@ impl Registry {
     pub fn new(fleet: Fleet, register: Register, queue: Arc<Queue>, metrics: Arc<Metrics>, now: Now) -> Self {
         let mut state = State {
             devices: BTreeMap::new(),
+            register,
             online: 0,
             next_session_id: fleet.next_session_id.max(1),
             reserved: 0,
@@ -157,7 +158,7 @@ impl Registry {
             state.devices.insert(device.imei, Entry { device, online: None });
         }
         state.reserve_ids(&queue);
-        Self { state: Mutex::new(state), register, queue, metrics }
+        Self { state: Mutex::new(state), queue, metrics }
     }
 
     /// Takes a device in, and ends an older session of it. `former` is what the same connection holds already: a classic
@@ -189,11 +190,16 @@ impl Registry {
                 now,
             );
         }
-        if self.register == Register::Known && !state.devices.contains_key(&registration.imei) {
+        if state.register == Register::Known && !state.devices.contains_key(&registration.imei) {
             return Err(Rejection::UnknownDevice);
         }
         self.replace(&mut state, registration.imei, peer.address, now);
         Ok(self.take_in(&mut state, registration, peer, exit, now))
+    }
+
+    /// Takes this policy for sessions to come; those that stand stay.
+    pub fn set_register(&self, register: Register) {
+        self.lock().register = register;
     }
 
     /// A session is over. Does nothing when the device has a newer one.

@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use moorline_protocol::{DeviceMessage, Imei, ServerMessage, rejection, server_goodbye};
-use moorline_server::clock::now;
-use moorline_server::tls::{Progress, TlsSettings, TlsSource};
+use moorline_server::clock::{Now, now};
+use moorline_server::tls::{Progress, Tls, TlsSettings, TlsSource};
 use moorline_testbed::certs::{DeviceFlaw, Pki, ServerFlaw};
 use moorline_testbed::client::{Client, Settings};
 use moorline_testbed::failure::Failure;
@@ -162,14 +162,35 @@ fn resumed_device_keeps_its_identity() -> Result<(), Failure> {
     Ok(())
 }
 
+#[test]
+fn closed_fleet_admits_whom_it_knows() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let mut server = rig.server()?.set("identity.register", "known").start()?;
+    let settings = Settings::new(rig.pki(), Some(&rig.pki().device(imei()?)?))?;
+    let turned_away = |server: &mut Server| -> Result<(), Failure> {
+        let mut client = settings.connect(server.devices())?;
+        client.say_hello(imei()?)?;
+        match client.hear()? {
+            Some(ServerMessage::Rejected(rejected)) => assert_eq!(rejected.code, rejection::UNKNOWN_DEVICE),
+            other => panic!("not rejected but {other:?}"),
+        }
+        let line = server.wait_for("refused: ")?;
+        assert!(line.contains("let it register once under identity.register = \"open\""), "{line}");
+        Ok(())
+    };
+    turned_away(&mut server)?;
+    server.reload_with("identity.register", "open")?;
+    drop(welcome(&server, &settings)?);
+    server.reload_with("identity.register", "known")?;
+    drop(welcome(&server, &settings)?);
+    server.stop()?;
+    server.start_again()?;
+    welcome(&server, &settings).map(drop)
+}
+
 /// A server with an empty revocation list.
 fn with_list(rig: &Rig) -> Result<Server, Failure> {
     rig.server()?.set("tls.crl", rig.pki().crl(&[])?.display()).start()
-}
-
-fn reload(server: &mut Server) -> Result<(), Failure> {
-    server.signal(Signal::HUP)?;
-    server.wait_for("read anew").map(drop)
 }
 
 #[test]
@@ -184,7 +205,7 @@ fn revocation_reaches_those_who_resume_and_those_who_stay() -> Result<(), Failur
     assert!(matches!(honest.hear()?, Some(ServerMessage::Welcome(_))));
 
     rig.pki().crl(&[&bad])?;
-    reload(&mut server)?;
+    server.reload()?;
     honest.send(&DeviceMessage::Heartbeat)?;
     assert_eq!(honest.hear()?, Some(ServerMessage::HeartbeatAck));
     stays.send(&DeviceMessage::Heartbeat)?;
@@ -246,13 +267,76 @@ fn new_server_certificate_is_shown_after_a_reload() -> Result<(), Failure> {
     let foreign = pki.flawed_server(ServerFlaw::WrongCa)?;
     std::fs::copy(&foreign.certificate, &own.certificate)?;
     std::fs::copy(&foreign.key, &own.key)?;
-    reload(&mut server)?;
+    server.reload()?;
     stands.send(&DeviceMessage::Heartbeat)?;
     assert_eq!(stands.hear()?, Some(ServerMessage::HeartbeatAck));
     let fresh = Settings::new(pki, Some(&pki.device(imei()?)?))?;
     let told = refused(&server, &fresh)?;
     assert!(told.contains("UnknownIssuer"), "{told}");
     assert!(server.wait_for("refused: ")?.contains("does not trust this server's certificate"));
+    Ok(())
+}
+
+/// The server's TLS alone, without its program.
+fn source(pki: &Pki) -> Result<TlsSource, Failure> {
+    let server = pki.server()?;
+    TlsSource::new(&TlsSettings {
+        file: "server.toml".into(),
+        certificate: server.certificate,
+        key: server.key,
+        client_ca: pki.ca(),
+        crl: None,
+        admit_tls12: false,
+        resumable: 16,
+    })
+    .map_err(|mistakes| Failure::new(mistakes.to_string()))
+}
+
+/// Runs a handshake in memory; the device keeps its ticket.
+fn shaken(source: &TlsSource, config: &Arc<ClientConfig>) -> Result<Tls, Failure> {
+    let mut client = ClientConnection::new(Arc::clone(config), "localhost".try_into()?)?;
+    let mut server = source.accept()?;
+    let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
+    loop {
+        while client.wants_write() {
+            client.write_tls(&mut incoming)?;
+        }
+        let (taken, progress) = server.take(&mut incoming, &mut outgoing, |_| ())?;
+        incoming.drain(..taken);
+        let mut answer = outgoing.as_slice();
+        while !answer.is_empty() {
+            client.read_tls(&mut answer)?;
+            client.process_new_packets()?;
+        }
+        outgoing.clear();
+        if progress == Progress::Open {
+            return Ok(server);
+        }
+    }
+}
+
+#[test]
+fn certificate_that_expired_since_is_refused_to_those_who_resume_and_those_who_stay() -> Result<(), Failure> {
+    let pki = Pki::new()?;
+    let source = source(&pki)?;
+    let config = Arc::new(Settings::new(&pki, Some(&pki.device(imei()?)?))?.into_config());
+    let today = now();
+    let after_its_end = Now { utc_ms: today.utc_ms + 31 * 24 * 60 * 60 * 1000, ..today };
+
+    let mut stays = shaken(&source, &config)?;
+    assert!(!source.judge(&mut stays, today).map_err(|refusal| Failure::new(refusal.text))?.resumed);
+    assert_eq!(source.judge_again(&mut stays, today), Ok(()));
+    let mut resumes = shaken(&source, &config)?;
+    assert!(source.judge(&mut resumes, today).map_err(|refusal| Failure::new(refusal.text))?.resumed);
+
+    let mut late = shaken(&source, &config)?;
+    let refusals =
+        [source.judge_again(&mut stays, after_its_end), source.judge(&mut late, after_its_end).map(drop)];
+    for refusal in refusals {
+        let refusal = refusal.expect_err("it has expired");
+        assert_eq!(refusal.reason, "expired");
+        assert!(refusal.text.contains("client certificate expired on 20"), "{}", refusal.text);
+    }
     Ok(())
 }
 
@@ -299,18 +383,8 @@ fn mangled(
 #[test]
 fn mangled_flights_never_panic() -> Result<(), Failure> {
     let pki = Pki::new()?;
-    let (server, device) = (pki.server()?, pki.device(imei()?)?);
-    let source = TlsSource::new(&TlsSettings {
-        file: "server.toml".into(),
-        certificate: server.certificate,
-        key: server.key,
-        client_ca: pki.ca(),
-        crl: None,
-        admit_tls12: false,
-        resumable: 0,
-    })
-    .map_err(|mistakes| Failure::new(mistakes.to_string()))?;
-    let config = Arc::new(Settings::new(&pki, Some(&device))?.into_config());
+    let source = source(&pki)?;
+    let config = Arc::new(Settings::new(&pki, Some(&pki.device(imei()?)?))?.into_config());
     mangled(&source, &config, |_, _| ())?;
     for flight in 0..3 {
         for place in (0..1200).step_by(23) {

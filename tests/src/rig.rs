@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moorline_protocol::Imei;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::certs::{Credentials, Keys, Pki};
@@ -230,6 +231,12 @@ impl ServerSetup {
         self
     }
 
+    /// Starts this file instead of one built for this run.
+    pub fn program(mut self, program: &Path) -> Self {
+        self.0.program = Some(program.to_owned());
+        self
+    }
+
     /// How it is started, for a tale that has something else do it.
     ///
     /// # Errors
@@ -280,6 +287,27 @@ impl Server {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.setup.folder
+    }
+
+    /// Sets a key of its configuration, sends SIGHUP and waits until it is in force.
+    ///
+    /// # Errors
+    /// It does not come to that.
+    #[track_caller]
+    pub fn reload_with(&mut self, key: &str, value: impl Display) -> Result<(), Failure> {
+        self.setup.settings.set(key, value);
+        fs::write(self.setup.config(), self.setup.settings.to_string())?;
+        self.reload()
+    }
+
+    /// Sends SIGHUP and waits until everything was read anew.
+    ///
+    /// # Errors
+    /// It does not come to that.
+    #[track_caller]
+    pub fn reload(&mut self) -> Result<(), Failure> {
+        self.signal(Signal::HUP)?;
+        self.wait_for("configuration and certificates read anew").map(drop)
     }
 
     /// Sends SIGTERM and waits for its end with exit code 0.

@@ -115,7 +115,7 @@ pub enum Rejection {
         /// The device's own word.
         claimed: Imei,
     },
-    /// Unknown devices are not admitted, and it is one.
+    /// Only devices that were taken in before are admitted, and it was not.
     UnknownDevice,
     /// An operator blocked it.
     Blocked,
@@ -174,7 +174,7 @@ impl fmt::Display for Rejection {
                 write!(f, "the certificate names IMEI {certified}, the device says {claimed}")
             }
             Self::UnknownDevice => {
-                f.write_str("the device is not known here and unknown ones are not admitted")
+                f.write_str("the device never registered here, and new ones are not admitted")
             }
             Self::Blocked => f.write_str("the device is blocked"),
             Self::Certificate => f.write_str("the certificate is revoked or has expired"),
