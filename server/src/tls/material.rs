@@ -250,15 +250,6 @@ pub(super) fn session_cache(resumable: usize) -> Arc<dyn StoresServerSessions> {
     rustls::server::ServerSessionMemoryCache::new(resumable)
 }
 
-/// The server's chain; the first of it is its own.
-fn own_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let chain = certificates(path)?;
-    match chain.first().and_then(own::fault) {
-        Some(fault) => Err(format!("{}: {fault}", path.display())),
-        None => Ok(chain),
-    }
-}
-
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Vec<_> = pem(path)?
         .into_iter()
