@@ -331,7 +331,7 @@ const CERTIFICATE: &str = "/etc/moorline/device.pem";
 const KEY: &str = "/etc/moorline/device.key";
 /// The key's name in `LoadCredential=`.
 const CREDENTIAL: &str = "device.key";
-const PORTS: [&str; 2] = ["/dev/serial/by-id/usb-Quectel*-if02-port0", "/dev/ttyUSB2"];
+const PORTS: [&str; 3] = ["/dev/moorline/modem", "/dev/serial/by-id/usb-Quectel*-if02-port0", "/dev/ttyUSB2"];
 const BAUD: u32 = 115_200;
 const STATE_DIR: &str = "/var/lib/moorline-agent";
 

@@ -11,13 +11,51 @@ use moorline_testbed::rig::{IMEI, Rig, free_address};
 use tempfile::TempDir;
 
 const SERVICES: [&str; 2] = ["moorline-agent.service", "moorline-server.service"];
+const MODEM_RULES: &str = "60-moorline-modem.rules";
 const SOCKET: &str = "moorline-server.socket";
+/// What starts when a service has stopped for good.
+const LAST_WORDS: [&str; 2] = ["moorline-agent-stopped.service", "moorline-server-stopped.service"];
+/// The highest exposure that `systemd-analyze security` may find, times ten.
+const EXPOSURE: u32 = 13;
 
 #[test]
 fn systemd_verifies_the_units() -> Result<(), Failure> {
     let installed = Installed::new()?;
     let complaints = installed.verify(&[SERVICES[0], SERVICES[1], SOCKET])?;
     assert!(complaints.is_empty(), "{complaints:#?}");
+    Ok(())
+}
+
+#[test]
+fn services_are_hardly_exposed() -> Result<(), Failure> {
+    for name in SERVICES {
+        let Some(analysis) = analysis(name)? else { return Ok(()) };
+        let exposure = analysis.split("Overall exposure level for ").nth(1).and_then(exposure);
+        let exposure = exposure.ok_or_else(|| Failure::new(analysis.clone()))?;
+        assert!(exposure <= EXPOSURE, "{name}: {analysis}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_stays_open_is_explained_in_the_unit() -> Result<(), Failure> {
+    for name in SERVICES {
+        let Some(analysis) = analysis(name)? else { return Ok(()) };
+        let unit = fs::read_to_string(source(name))?;
+        let explained = |key: &str| unit.lines().any(|line| line.starts_with('#') && line.contains(key));
+        let open: Vec<_> = analysis.lines().filter_map(|line| line.strip_prefix("✗ ")).collect();
+        assert!(!open.is_empty(), "{analysis}");
+        for line in open {
+            let key = line.split_inclusive('=').next().unwrap_or(line);
+            // Their values, and not their key, say what is open.
+            let key = match key {
+                "RestrictAddressFamilies=" => "IPv6",
+                "SystemCallFilter=" => "@resources",
+                key => key,
+            };
+            assert!(explained(key), "{name} does not say why {key} stays open: {line}");
+        }
+    }
     Ok(())
 }
 
@@ -42,7 +80,8 @@ fn services_come_back_whatever_happens() -> Result<(), Failure> {
         let unit = Unit::read(name)?;
         assert_eq!(unit.all("Restart"), ["always"], "{name}");
         assert_eq!(unit.all("StartLimitIntervalSec"), ["0"], "{name}: systemd must never give up");
-        assert_eq!(unit.all("RestartPreventExitStatus"), [""; 0], "{name}");
+        assert_eq!(unit.all("RestartSec"), ["5s"], "{name}");
+        assert_eq!(unit.all("RestartPreventExitStatus"), ["78 243"], "{name}: no restart mends these");
         assert_eq!(unit.all("Type"), ["notify"], "{name}");
         let minutes = unit.all("WatchdogSec").concat();
         let minutes: u32 = minutes.strip_suffix("min").unwrap_or(&minutes).parse()?;
@@ -51,6 +90,66 @@ fn services_come_back_whatever_happens() -> Result<(), Failure> {
             let units = unit.all(order).concat();
             assert!(!units.contains("network-online"), "{name}: being offline is normal");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn person_is_called_when_no_restart_helps() -> Result<(), Failure> {
+    for (name, last_words) in SERVICES.iter().zip(LAST_WORDS) {
+        assert_eq!(Unit::read(name)?.all("OnFailure"), [last_words], "{name}");
+        let unit = Unit::read(last_words)?;
+        assert_eq!(unit.all("SyslogLevel"), ["err"], "{last_words}");
+        assert_eq!(unit.all("SyslogIdentifier"), [name.trim_end_matches(".service")], "{last_words}");
+        let words = unit.all("ExecStart").concat();
+        for word in ["78/CONFIG", "243/CREDENTIALS", " check -c /etc/moorline/", "systemctl restart "] {
+            assert!(words.contains(word), "{last_words} does not speak of {word}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn users_of_the_services_are_made() -> Result<(), Failure> {
+    for name in SERVICES {
+        let user = Unit::read(name)?.all("User").concat();
+        let made = fs::read_to_string(source(&format!("sysusers.d/{user}.conf")))?;
+        assert!(made.lines().any(|line| line.starts_with(&format!("u {user} "))), "{made}");
+        let folder = fs::read_to_string(source(&format!("tmpfiles.d/{user}.conf")))?;
+        assert!(folder.contains("\nd /etc/moorline 0750 root moorline\n"), "{folder}");
+        assert!(made.contains(&format!("\nm {user} moorline\n")), "{user} could not read /etc/moorline");
+    }
+    let made = fs::read_to_string(source("sysusers.d/moorline-agent.conf"))?;
+    assert!(made.contains("\nm moorline-agent dialout\n"), "the agent could not open its modem");
+    Ok(())
+}
+
+#[test]
+fn known_modems_are_named_by_vendor_product_and_interface() -> Result<(), Failure> {
+    let rules = fs::read_to_string(source(MODEM_RULES))?;
+    let tables = rules.lines().filter_map(|line| line.strip_prefix("ENV{.MOORLINE_PORT}==\""));
+    let ports: Vec<_> =
+        tables.filter_map(|table| table.split('"').next()).flat_map(|ports| ports.split('|')).collect();
+    assert!(ports.len() >= 30, "{ports:?}");
+    for port in &ports {
+        let widths: Vec<_> = port.split(':').map(str::len).collect();
+        assert_eq!(widths, [4, 4, 2], "{port}");
+        let is_lower_hex = |sign: char| matches!(sign, '0'..='9' | 'a'..='f' | ':');
+        assert!(port.chars().all(is_lower_hex), "{port}: sysfs writes lower case");
+        assert_eq!(ports.iter().filter(|other| other == &port).count(), 1, "{port} is there twice");
+    }
+    Ok(())
+}
+
+#[test]
+fn udev_verifies_the_modem_rules() -> Result<(), Failure> {
+    let verified = Command::new("udevadm").arg("verify").arg(source(MODEM_RULES)).output();
+    match verified {
+        Err(_) => left_out("udevadm verify", "udevadm is not installed (apt install udev)"),
+        Ok(verified) if String::from_utf8_lossy(&verified.stderr).contains("Unknown command verb") => {
+            left_out("udevadm verify", "it needs systemd 254");
+        }
+        Ok(verified) => assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr)),
     }
     Ok(())
 }
@@ -91,7 +190,7 @@ struct Installed(TempDir);
 impl Installed {
     fn new() -> Result<Self, Failure> {
         let folder = TempDir::new()?;
-        for name in [SERVICES[0], SERVICES[1], SOCKET] {
+        for name in [SERVICES[0], SERVICES[1], SOCKET, LAST_WORDS[0], LAST_WORDS[1]] {
             let mut text = fs::read_to_string(source(name))?;
             for installed in ["moorline-agent", "moorline-server"] {
                 let built = format!("ExecStart={} ", program(installed)?.display());
@@ -124,6 +223,27 @@ impl Installed {
         }
         Ok(complaints)
     }
+}
+
+/// What `systemd-analyze security` finds; nothing when this systemd cannot judge a file.
+fn analysis(name: &str) -> Result<Option<String>, Failure> {
+    if systemd_version()? < 250 {
+        left_out("exposure of the units", "systemd-analyze security --offline needs systemd 250");
+        return Ok(None);
+    }
+    let arguments = ["security", "--offline=true", "--no-pager"];
+    let output = Command::new("systemd-analyze").args(arguments).arg(source(name)).output()?;
+    Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
+/// `1.2` in "moorline-agent.service: 1.2 OK", times ten.
+fn exposure(text: &str) -> Option<u32> {
+    let (whole, tenth) = text.split_whitespace().nth(1)?.split_once('.')?;
+    Some(whole.parse::<u32>().ok()? * 10 + tenth.parse::<u32>().ok()?)
+}
+
+fn left_out(what: &str, why: &str) {
+    eprintln!("left out: {what}: {why}");
 }
 
 fn systemd_version() -> Result<u32, Failure> {
