@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use moorline_protocol::Imei;
 use moorline_testbed::certs::{Credentials, DeviceFlaw, Pki};
+use moorline_testbed::confined::{MOUNTS_AND_NETWORK, confined, may_confine};
 use moorline_testbed::failure::Failure;
+use moorline_testbed::left_out::left_out;
 use moorline_testbed::process::{PATIENCE, Program};
 use moorline_testbed::programs::program;
 use moorline_testbed::rig::IMEI;
@@ -133,23 +135,17 @@ fn it_stops_while_a_name_is_being_resolved() -> Result<(), Failure> {
     let device = Device::new()?;
     let resolv = device.file("resolv.conf", "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n")?;
     let agent = device.command(&device.good(&"gw.example.com:9089")?)?;
-    // In namespaces of its own, a name server that hears every question and answers none.
-    let script = format!(
-        "ip link set lo up && mount --bind {} /etc/resolv.conf && \
-         exec python3 -c 'import os, socket, sys\n\
-         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind((\"127.0.0.1\", 53))\n\
-         os.set_inheritable(s.fileno(), True)\nos.execv(sys.argv[1], sys.argv[1:])' \"$@\"",
-        resolv.display(),
-    );
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "--net", "sh", "-c", &script, "sh"]);
-    command.arg(agent.get_program()).args(agent.get_args()).env("RUNTIME_DIRECTORY", device.folder.path());
-    if !may_unshare()? {
-        // Past the test harness, which keeps the words of what passes to itself.
-        writeln!(std::io::stderr(), "left out: this user may not make namespaces")?;
+    if !may_confine(MOUNTS_AND_NETWORK) {
+        left_out("this user may not make namespaces");
         return Ok(());
     }
-    let mut agent = Program::start(&mut command)?;
+    // A name server that hears every question and answers none.
+    let mut mute = Command::new("python3");
+    mute.args(["-c", MUTE_NAME_SERVER]).arg(agent.get_program()).args(agent.get_args());
+    mute.env("RUNTIME_DIRECTORY", device.folder.path());
+    let script = "ip link set lo up && mount --bind \"$0\" /etc/resolv.conf";
+    let place = resolv.display().to_string();
+    let mut agent = Program::start(&mut confined(MOUNTS_AND_NETWORK, script, &place, &mute))?;
     agent.wait_for("-> resolving: gw.example.com")?;
     agent.stop(STOP)
 }
@@ -429,10 +425,12 @@ fn hear(systemd: &UnixDatagram, text: &str) -> Result<(), Failure> {
     }
 }
 
-fn may_unshare() -> Result<bool, Failure> {
-    let arguments = ["--user", "--map-root-user", "--mount", "--net", "true"];
-    Ok(Command::new("unshare").args(arguments).status()?.success())
-}
+/// Becomes the program that it is given, which inherits the name server's socket.
+const MUTE_NAME_SERVER: &str = "import os, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('127.0.0.1', 53))
+os.set_inheritable(s.fileno(), True)
+os.execv(sys.argv[1], sys.argv[1:])";
 
 fn imei() -> Result<Imei, Failure> {
     Ok(IMEI.parse()?)

@@ -2,7 +2,6 @@
 //! which a port can be of no use.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use moorline_agent::modem::answer::{Verdict, judge};
 use moorline_testbed::failure::Failure;
+use moorline_testbed::left_out::left_out;
 use moorline_testbed::modem::{Modem, Script};
 use moorline_testbed::programs::program;
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -362,11 +362,6 @@ fn unprivileged(port: &Path) -> Result<Option<impl FnMut() -> Result<Command, Fa
     };
     let runs = make()?.arg("--version").output().is_ok_and(|output| output.status.success());
     Ok(runs.then_some(make))
-}
-
-/// On standard error itself, which the harness does not swallow when a test passes.
-fn left_out(what: &str) {
-    let _ = writeln!(io::stderr(), "left out: {what}");
 }
 
 fn hold(port: &Path) -> Result<File, Failure> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use moorline_testbed::failure::Failure;
 use moorline_testbed::http::Operators;
+use moorline_testbed::left_out::left_out;
 use moorline_testbed::process::{PATIENCE, Program};
 use moorline_testbed::rig::{IMEI, Rig};
 use serde_json::Value;
@@ -151,7 +152,7 @@ fn can_mount() -> bool {
 #[test]
 fn full_disk_is_told_and_sessions_go_on() -> Result<(), Failure> {
     if !can_mount() {
-        println!("left out: this user may not mount (unshare --map-root-user --mount)");
+        left_out("this user may not mount (unshare --map-root-user --mount)");
         return Ok(());
     }
     let rig = Rig::new()?;

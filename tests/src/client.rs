@@ -252,11 +252,11 @@ impl Spill for Heap {
     }
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
     Ok(rustls_pemfile::certs(&mut BufReader::new(File::open(file)?)).collect::<Result<_, _>>()?)
 }
 
-fn key(file: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
+pub(crate) fn key(file: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
     let key = rustls_pemfile::private_key(&mut BufReader::new(File::open(file)?))?;
     key.ok_or_else(|| Failure::new(format!("no key in {}", file.display())))
 }

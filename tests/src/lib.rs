@@ -2,12 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bare_server;
 pub mod board;
 pub mod certs;
 pub mod client;
+pub mod confined;
 pub mod failure;
 pub mod guest;
 pub mod http;
+pub mod left_out;
 mod lines;
 pub mod measure;
 pub mod modem;

@@ -361,6 +361,7 @@ fn address_after(line: &str, words: &str) -> Option<SocketAddr> {
 }
 
 /// An agent about to start.
+#[derive(Clone)]
 #[must_use]
 pub struct AgentSetup(Setup);
 
@@ -402,6 +403,21 @@ impl AgentSetup {
     /// Gives each line that it says to `hear` too.
     pub fn heard(mut self, hear: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.0.hear = Arc::new(hear);
+        self
+    }
+
+    /// How it is started, for a tale that has something else do it.
+    ///
+    /// # Errors
+    /// It cannot be built, or its configuration not be written.
+    #[track_caller]
+    pub fn command(&self) -> Result<Command, Failure> {
+        self.0.command()
+    }
+
+    /// Leaves a key of its configuration to the default.
+    pub fn unset(mut self, key: &str) -> Self {
+        self.0.settings.unset(key);
         self
     }
 

@@ -16,6 +16,15 @@ impl Settings {
         let (section, key) = key.split_once('.').expect("every setting is in a section");
         self.0.entry(section.to_owned()).or_default().insert(key.to_owned(), value.to_string());
     }
+
+    /// Leaves `section.key` out again.
+    pub fn unset(&mut self, key: &str) {
+        if let Some((section, key)) = key.split_once('.')
+            && let Some(settings) = self.0.get_mut(section)
+        {
+            settings.remove(key);
+        }
+    }
 }
 
 /// The file's text.
