@@ -1,6 +1,7 @@
 //! What packaging/ promises before anything is built: its targets are known wherever they are named.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -44,6 +45,23 @@ fn unknown_target_is_refused_with_the_known_ones() -> Result<(), Failure> {
     let error = String::from_utf8_lossy(&refused.stderr);
     assert!(error.contains("unknown target armv6-unknown-linux-gnueabihf"), "{error}");
     assert!(error.contains("armv7-unknown-linux-gnueabihf"), "{error}");
+    Ok(())
+}
+
+/// What SPECIFICATION.md promises of the agent's size on a board.
+const BUDGETS: [(&str, u64); 2] = [
+    ("armv7-unknown-linux-musleabihf/smallest/moorline-agent", 560 << 10),
+    ("armv7-unknown-linux-gnueabihf/standard/moorline-agent", 950 << 10),
+];
+
+#[test]
+#[ignore = "needs what packaging/build makes"]
+fn agents_for_boards_keep_their_budgets() -> Result<(), Failure> {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| source("target"), PathBuf::from);
+    for (program, budget) in BUDGETS {
+        let size = fs::metadata(target.join("dist").join(program))?.len();
+        assert!(size <= budget, "{program} has {size} bytes, which is more than {budget}");
+    }
     Ok(())
 }
 
