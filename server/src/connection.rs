@@ -121,12 +121,15 @@ impl Connection {
         seat: Seat,
         exit: Arc<Exit>,
     ) -> Self {
-        let Shaken { tls, device, rest, plaintext } = shaken;
+        let Shaken { tls, device, rest, plaintext, closed } = shaken;
         let now = clock::now();
         let conversation = Conversation::new(device, address, link, seat, exit, now);
         let mut connection = Self { socket, tls, rest, unsent: Vec::new(), unsent_since: None, conversation };
         scratch::with(|scratch| {
             connection.conversation.hear(&plaintext, &mut scratch.frames, now);
+            if closed {
+                connection.conversation.closed();
+            }
             connection.send(scratch);
         });
         connection

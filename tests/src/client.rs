@@ -101,7 +101,32 @@ impl Settings {
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }
-        Ok(Client { stream, decoder: Decoder::default(), heard: Vec::new(), taken: 0 })
+        Ok(Client::new(stream))
+    }
+
+    /// Connects, and writes the last of its half of the handshake, all that it has to say and its close_notify at once.
+    ///
+    /// # Errors
+    /// The connection fails or the server refuses it at once.
+    #[track_caller]
+    #[expect(clippy::disallowed_methods, reason = "a device's socket on loopback")]
+    pub fn say_at_once(&self, server: SocketAddr, bytes: &[u8]) -> Result<Client, Failure> {
+        let mut socket = TcpStream::connect(server)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let mut connection = ClientConnection::new(Arc::new(self.0.clone()), SERVER_NAME.try_into()?)?;
+        connection.write_tls(&mut socket)?;
+        while connection.is_handshaking() {
+            connection.read_tls(&mut socket)?;
+            connection.process_new_packets()?;
+        }
+        connection.writer().write_all(bytes)?;
+        connection.send_close_notify();
+        let mut flight = Vec::new();
+        while connection.wants_write() {
+            connection.write_tls(&mut flight)?;
+        }
+        socket.write_all(&flight)?;
+        Ok(Client::new(StreamOwned::new(connection, socket)))
     }
 }
 
@@ -114,6 +139,10 @@ pub struct Client {
 }
 
 impl Client {
+    fn new(stream: StreamOwned<ClientConnection, TcpStream>) -> Self {
+        Self { stream, decoder: Decoder::default(), heard: Vec::new(), taken: 0 }
+    }
+
     /// Sends bytes as one TLS record.
     ///
     /// # Errors
@@ -206,11 +235,11 @@ impl Client {
         self.stream.sock.shutdown(Shutdown::Both)
     }
 
-    /// Closes TLS in good order.
+    /// Closes its half of TLS in good order.
     ///
     /// # Errors
     /// The connection is gone.
-    pub fn close(mut self) -> io::Result<()> {
+    pub fn close(&mut self) -> io::Result<()> {
         self.stream.conn.send_close_notify();
         self.stream.conn.write_tls(&mut self.stream.sock).map(drop)
     }

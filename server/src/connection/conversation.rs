@@ -179,18 +179,17 @@ impl Conversation {
 
     /// The connection is over.
     pub(super) fn leave(&mut self, cause: Cause) {
-        match (self.presence.take(), cause) {
-            (Some(presence), cause) => {
-                let (imei, session) = (presence.imei, presence.session_id);
-                info!(%imei, session, address = %self.address, "offline: {cause}");
-                self.link.registry.leave(&presence, cause, clock::now());
-            }
-            (None, Cause::Refused(rejection)) => {
-                let certificate = self.device.as_ref().map(|device| &device.certificate);
-                self.link.refusals.device(self.address, rejection, certificate, &self.link);
-            }
-            (None, cause) => debug!(address = %self.address, "ended before it registered: {cause}"),
+        // A classic device can be online by its certificate, and be refused as what it registers as.
+        if let Cause::Refused(rejection) = cause {
+            let certificate = self.device.as_ref().map(|device| &device.certificate);
+            self.link.refusals.device(self.address, rejection, certificate, &self.link);
         }
+        let Some(presence) = self.presence.take() else {
+            return debug!(address = %self.address, "ended before it registered: {cause}");
+        };
+        let (imei, session) = (presence.imei, presence.session_id);
+        info!(%imei, session, address = %self.address, "offline: {cause}");
+        self.link.registry.leave(&presence, cause, clock::now());
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Shaken {
     pub(super) rest: Vec<u8>,
     /// What came behind the handshake, decrypted.
     pub(super) plaintext: Vec<u8>,
+    /// And with that the device closed its half: it only waits for the answers.
+    pub(super) closed: bool,
 }
 
 /// A handshake that did not.
@@ -50,10 +52,11 @@ pub(super) async fn shake(socket: &TcpStream, link: &Link) -> Result<Shaken, Fai
     let mut incoming = hello.unwrap_or_else(|_| Err(slow("no complete ClientHello came within 10 s")))?;
     let tls = link.tls.accept().map_err(|fault| refused("internal", fault.to_string()))?;
     let mut tls = Box::new(tls);
-    let plaintext = finish(socket, link, &mut tls, &mut incoming).await?;
+    let mut plaintext = Vec::new();
+    let closed = finish(socket, link, &mut tls, &mut incoming, &mut plaintext).await? == Progress::PeerClosed;
     let judged = link.tls.judge(&mut tls, clock::now()).map_err(|refusal| (refusal, Rejection::Certificate));
     match judged.and_then(|device| named_well(device, link)) {
-        Ok(device) => Ok(Shaken { tls, device: Box::new(device), rest: incoming, plaintext }),
+        Ok(device) => Ok(Shaken { tls, device: Box::new(device), rest: incoming, plaintext, closed }),
         Err((refusal, rejection)) => {
             let resumed = tls.is_resumed();
             turn_away(socket, link, &mut tls, &mut incoming, rejection).await;
@@ -81,29 +84,29 @@ async fn read_client_hello(socket: &TcpStream, link: &Link) -> Result<Vec<u8>, F
     }
 }
 
-/// Goes on from the ClientHello; what came behind the handshake is returned decrypted.
+/// Goes on from the ClientHello to the end of the handshake; what came behind it is added to `plaintext`.
 async fn finish(
     socket: &TcpStream,
     link: &Link,
     tls: &mut Tls,
     incoming: &mut Vec<u8>,
-) -> Result<Vec<u8>, Failure> {
+    plaintext: &mut Vec<u8>,
+) -> Result<Progress, Failure> {
     let mut until = after(HANDSHAKE);
-    let mut plaintext = Vec::new();
     loop {
         let asked = clock::now().instant;
         let (outgoing, progress) = {
             // Nothing closes the semaphore.
             let _permit = link.crypto.acquire().await;
             until += clock::now().instant.saturating_duration_since(asked);
-            step(tls, incoming, &mut plaintext)
+            step(tls, incoming, plaintext)
         };
         link.metrics.bytes_sent(outgoing.len());
         // A device that does not take it will not answer it either, which is seen below.
         let _ = farewell::write_all(socket, &outgoing).await;
         match progress.map_err(|refusal| Failure::Refused { refusal, resumed: false })? {
-            Progress::Open => return Ok(plaintext),
-            Progress::PeerClosed => return Err(Failure::Gone { quiet: false }),
+            Progress::PeerClosed if tls.is_handshaking() => return Err(Failure::Gone { quiet: false }),
+            over @ (Progress::Open | Progress::PeerClosed) => return Ok(over),
             Progress::Handshaking => {
                 let read = timeout_at(until, read_record(socket, link, incoming)).await;
                 read.unwrap_or_else(|_| Err(slow("the handshake was not over within 20 s")))?;

@@ -142,6 +142,12 @@ impl Tls {
         self.connection.peer_certificates()
     }
 
+    /// Whether the handshake is not over.
+    #[must_use]
+    pub fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
     /// Whether the handshake was resumed; rustls then asked no verifier.
     #[must_use]
     pub fn is_resumed(&self) -> bool {
