@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use moorline_protocol::{DeviceMessage, Imei, ServerMessage, classic, server_goodbye};
+use moorline_protocol::{DeviceMessage, Imei, ServerMessage, server_goodbye};
 use moorline_testbed::certs::Pki;
-use moorline_testbed::client::{Client, Settings, hello};
+use moorline_testbed::client::{Client, Settings};
 use moorline_testbed::failure::Failure;
 use moorline_testbed::process::PATIENCE;
 use moorline_testbed::rig::{IMEI, Rig, Server};
@@ -122,119 +122,6 @@ fn silent_connections_give_their_descriptors_to_devices() -> Result<(), Failure>
     let oldest = std::io::Read::read(&mut stalled[0], &mut [0]).map_err(|error| error.kind());
     assert!(matches!(oldest, Ok(0) | Err(ErrorKind::ConnectionReset)), "the oldest goes first: {oldest:?}");
     Ok(())
-}
-
-#[test]
-fn hello_in_single_bytes_is_a_hello() -> Result<(), Failure> {
-    let rig = Rig::new()?;
-    let server = rig.server()?.start()?;
-    let mut client = settings(rig.pki())?.connect(server.devices())?;
-    let mut frame = [0; DeviceMessage::MAX_ENCODED];
-    let len = DeviceMessage::Hello(hello(imei()?)).encode(&mut frame)?;
-    for byte in &frame[..len] {
-        client.send_bytes(std::slice::from_ref(byte))?;
-    }
-    assert!(matches!(client.hear()?, Some(ServerMessage::Welcome(_))));
-    Ok(())
-}
-
-#[test]
-fn requests_in_one_write_are_answered_each() -> Result<(), Failure> {
-    let rig = Rig::new()?;
-    let server = rig.server()?.start()?;
-    let mut native = welcome(&server, &settings(rig.pki())?)?;
-    let mut frame = [0; DeviceMessage::MAX_ENCODED];
-    let mut flood = Vec::new();
-    for n in 0..200 {
-        let message =
-            if n % 2 == 0 { DeviceMessage::Heartbeat } else { DeviceMessage::TimeRequest { t1: n } };
-        let len = message.encode(&mut frame)?;
-        flood.extend_from_slice(&frame[..len]);
-    }
-    native.send_bytes(&flood)?;
-    for n in 0..200 {
-        match (n % 2, native.hear()?) {
-            (0, Some(ServerMessage::HeartbeatAck)) => {}
-            (1, Some(ServerMessage::Time(time))) if time.t1 == n => {}
-            (_, other) => panic!("answer {n} is {other:?}"),
-        }
-    }
-
-    let mut classic = settings(rig.pki())?.offering(&[]).connect(server.devices())?;
-    classic.send_bytes(&classic::Request::Heartbeat.encode().repeat(200))?;
-    let answer = classic::Reply { message: classic::id::HEARTBEAT, error: classic::code::OK, payload: &[] };
-    assert_eq!(classic.hear_bytes(200 * answer.encode().len())?, answer.encode().repeat(200));
-    Ok(())
-}
-
-#[test]
-fn babble_ends_the_session_and_nothing_else() -> Result<(), Failure> {
-    let rig = Rig::new()?;
-    let server = rig.server()?.start()?;
-    let settings = settings(rig.pki())?;
-    let cases: [(&str, &[u8]); 8] = [
-        ("length 0", &[0]),
-        ("length over the limit", &[0xff, 0x7f]),
-        ("length of three bytes", &[0xff, 0xff, 0x7f]),
-        ("length not in its shortest form", &[0x81, 0x00, 1]),
-        ("second Hello", &[]),
-        ("bytes left over", &[2, 1, 1]),
-        ("fields that do not fit", &[1, 2]),
-        ("no discriminant", &[5, 0xff, 0xff, 0xff, 0xff, 0xff]),
-    ];
-    for (what, bytes) in cases {
-        let mut client = welcome(&server, &settings)?;
-        match bytes {
-            [] => client.say_hello(imei()?)?,
-            bytes => client.send_bytes(bytes)?,
-        }
-        match client.hear() {
-            Ok(Some(ServerMessage::Goodbye(goodbye))) => {
-                assert_eq!(goodbye.reason, server_goodbye::PROTOCOL_ERROR, "{what}");
-            }
-            other => panic!("{what}: no Goodbye but {other:?}"),
-        }
-        assert_eq!(client.end(), "closed", "{what}");
-    }
-    // A message from a version to come is skipped.
-    let mut newer = welcome(&server, &settings)?;
-    newer.send_bytes(&[3, 99, 1, 2])?;
-    newer.send(&DeviceMessage::Heartbeat)?;
-    assert_eq!(newer.hear()?, Some(ServerMessage::HeartbeatAck));
-    Ok(())
-}
-
-#[test]
-fn classic_babble_ends_the_session_and_nothing_else() -> Result<(), Failure> {
-    let rig = Rig::new()?;
-    let server = rig.server()?.start()?;
-    let settings = settings(rig.pki())?.offering(&[]);
-    for bytes in [[0, 0, 0, 0], [0, 0, 0, 1], [0xff, 0xff, 0xff, 0xff], [0, 1, 0, 1]] {
-        let mut client = settings.connect(server.devices())?;
-        client.send_bytes(&bytes)?;
-        assert_eq!(client.end(), "closed", "{bytes:?}");
-    }
-    let mut client = settings.connect(server.devices())?;
-    // 60,000 bytes of a message nobody knows pass by, and are answered.
-    client.send_bytes(&[&60_000_u32.to_be_bytes()[..], &[0, 77], &[1; 59_998]].concat())?;
-    assert_eq!(client.hear_bytes(6)?, [0, 0, 0, 2, 77, 0xff]);
-    Ok(())
-}
-
-#[test]
-fn bytes_behind_tls_end_the_connection() -> Result<(), Failure> {
-    let rig = Rig::new()?;
-    let mut server = rig.server()?.start()?;
-    let settings = settings(rig.pki())?;
-    let client = welcome(&server, &settings)?;
-    client.socket().write_all(b"these are no records, not even nearly")?;
-    server.wait_for("the connection was lost")?;
-    let client = welcome(&server, &settings)?;
-    // Half a record, and then nothing more.
-    client.socket().write_all(&[23, 3, 3, 0, 40, 1, 2, 3])?;
-    client.socket().shutdown(Shutdown::Write)?;
-    server.wait_for("the connection was lost")?;
-    welcome(&server, &settings).map(drop)
 }
 
 #[test]

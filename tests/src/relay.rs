@@ -42,6 +42,8 @@ struct Line {
     up: AtomicU64,
     down: AtomicU64,
     accepted: AtomicUsize,
+    /// The most that is passed on in one write.
+    piece: usize,
     /// Bytes are taken and go nowhere.
     dark: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
@@ -56,6 +58,15 @@ impl Relay {
     /// When loopback has no free port.
     #[must_use]
     pub fn start(target: SocketAddr) -> Self {
+        Self::in_pieces(target, 16 * 1024)
+    }
+
+    /// As [`Self::start`], and each write passes on at most `piece` bytes, as a packet of its own.
+    ///
+    /// # Panics
+    /// When loopback has no free port.
+    #[must_use]
+    pub fn in_pieces(target: SocketAddr, piece: usize) -> Self {
         #[expect(clippy::disallowed_methods, reason = "the relay's one listener")]
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
@@ -63,6 +74,7 @@ impl Relay {
             target: Mutex::new(target),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
+            piece,
             accepted: AtomicUsize::new(0),
             dark: AtomicBool::new(false),
             open: Mutex::default(),
@@ -156,7 +168,7 @@ impl Line {
     }
 
     fn pass(&self, mut from: TcpStream, mut to: TcpStream, count: &AtomicU64) {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = vec![0; self.piece];
         loop {
             let len = match from.read(&mut buffer) {
                 Ok(0) => break,
