@@ -40,3 +40,20 @@ pub fn begin(address: SocketAddr) -> io::Result<TcpStream> {
 pub fn finish(socket: impl AsFd) -> io::Result<()> {
     Ok(sockopt::socket_error(socket)??)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a real socket is what is tested")]
+    fn socket_is_set_for_small_frames_over_a_bad_line() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let socket = begin(listener.local_addr().unwrap()).unwrap();
+        assert!(sockopt::tcp_nodelay(&socket).unwrap());
+        assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 100_000);
+        assert!(!sockopt::socket_keepalive(&socket).unwrap());
+    }
+}

@@ -2,8 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -11,15 +10,13 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use moorline_protocol::Imei;
+use moorline_testbed::black_hole::BlackHole;
 use moorline_testbed::certs::{Credentials, DeviceFlaw, Pki};
-use moorline_testbed::confined::{MOUNTS_AND_NETWORK, confined, may_confine};
 use moorline_testbed::failure::Failure;
-use moorline_testbed::left_out::left_out;
 use moorline_testbed::process::{PATIENCE, Program};
 use moorline_testbed::programs::program;
 use moorline_testbed::rig::IMEI;
 use moorline_testbed::settings::Settings;
-use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, listen, socket};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
@@ -131,32 +128,23 @@ fn unknown_arguments_are_named() -> Result<(), Failure> {
 }
 
 #[test]
-fn it_stops_while_a_name_is_being_resolved() -> Result<(), Failure> {
-    let device = Device::new()?;
-    let resolv = device.file("resolv.conf", "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n")?;
-    let agent = device.command(&device.good(&"gw.example.com:9089")?)?;
-    if !may_confine(MOUNTS_AND_NETWORK) {
-        left_out("this user may not make namespaces");
-        return Ok(());
-    }
-    // A name server that hears every question and answers none.
-    let mut mute = Command::new("python3");
-    mute.args(["-c", MUTE_NAME_SERVER]).arg(agent.get_program()).args(agent.get_args());
-    mute.env("RUNTIME_DIRECTORY", device.folder.path());
-    let script = "ip link set lo up && mount --bind \"$0\" /etc/resolv.conf";
-    let place = resolv.display().to_string();
-    let mut agent = Program::start(&mut confined(MOUNTS_AND_NETWORK, script, &place, &mute))?;
-    agent.wait_for("-> resolving: gw.example.com")?;
-    agent.stop(STOP)
-}
-
-#[test]
 fn it_stops_while_a_black_hole_is_being_connected_to() -> Result<(), Failure> {
     let device = Device::new()?;
     let hole = BlackHole::new()?;
     let mut agent = device.start(&device.good(&hole.address)?)?;
     agent.wait_for("-> connecting")?;
     agent.stop(STOP)
+}
+
+#[test]
+fn interrupt_stops_it_as_well() -> Result<(), Failure> {
+    let device = Device::new()?;
+    let hole = BlackHole::new()?;
+    let mut agent = device.start(&device.good(&hole.address)?)?;
+    agent.wait_for("-> connecting")?;
+    agent.signal(Signal::INT)?;
+    assert!(agent.wait_exit(STOP)?.success());
+    Ok(())
 }
 
 #[test]
@@ -274,6 +262,26 @@ fn systemd_hears_that_it_is_ready_while_offline() -> Result<(), Failure> {
 }
 
 #[test]
+fn journal_gets_priorities_and_people_get_times() -> Result<(), Failure> {
+    let device = Device::new()?;
+    let hole = BlackHole::new()?;
+    let agent = device.command(&device.good(&hole.address)?)?;
+    for (setup, line) in [
+        ("export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2)", "<6>offline -> connecting"),
+        ("export JOURNAL_STREAM=1:1", "Z offline -> connecting"),
+    ] {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("{setup}; exec \"$0\" \"$@\"")).arg(agent.get_program());
+        let mut agent =
+            Program::start(shell.args(agent.get_args()).env("RUNTIME_DIRECTORY", "/nonexistent"))?;
+        let said = agent.wait_for("offline -> connecting")?;
+        assert!(said.contains(line), "{said}");
+        agent.stop(STOP)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn bad_new_configuration_leaves_the_old_one_in_force() -> Result<(), Failure> {
     let device = Device::new()?;
     let (old, new) = (mute_server()?, mute_server()?);
@@ -382,26 +390,6 @@ impl Device {
     }
 }
 
-/// A port whose host drops every SYN: its listener's queue is full and nobody empties it.
-struct BlackHole {
-    address: SocketAddr,
-    _listener: OwnedFd,
-    _queued: OwnedFd,
-}
-
-impl BlackHole {
-    fn new() -> Result<Self, Failure> {
-        let open = || socket(AddressFamily::INET, SocketType::STREAM, None);
-        let (listener, queued) = (open()?, open()?);
-        bind(&listener, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        listen(&listener, 0)?;
-        let address = SocketAddr::try_from(getsockname(&listener)?)?;
-        // A queue of length 0 holds one connection.
-        connect(&queued, &address)?;
-        Ok(Self { address, _listener: listener, _queued: queued })
-    }
-}
-
 #[expect(clippy::disallowed_methods, reason = "here the test is the server")]
 fn mute_server() -> Result<TcpListener, Failure> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?)
@@ -424,13 +412,6 @@ fn hear(systemd: &UnixDatagram, text: &str) -> Result<(), Failure> {
         }
     }
 }
-
-/// Becomes the program that it is given, which inherits the name server's socket.
-const MUTE_NAME_SERVER: &str = "import os, socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(('127.0.0.1', 53))
-os.set_inheritable(s.fileno(), True)
-os.execv(sys.argv[1], sys.argv[1:])";
 
 fn imei() -> Result<Imei, Failure> {
     Ok(IMEI.parse()?)

@@ -14,6 +14,9 @@ use moorline_testbed::left_out::left_out;
 use moorline_testbed::process::Program;
 use moorline_testbed::rig::{AGENT_STOP, IMEI, Rig, free_address};
 
+/// The promise is one second from the signal to the end; the rest is for a busy machine.
+const STOP: Duration = Duration::from_millis(1500);
+
 #[test]
 fn dead_address_is_passed_over_without_a_backoff() -> Result<(), Failure> {
     let rig = Rig::new()?;
@@ -100,6 +103,17 @@ fn native_alone_is_no_classic() -> Result<(), Failure> {
 }
 
 #[test]
+fn it_stops_while_it_waits_for_the_next_try() -> Result<(), Failure> {
+    let (rig, other) = (Rig::new()?, Rig::new()?);
+    let server = BareServer::start(other.pki(), &[ALPN])?;
+    let mut agent = rig.agent(server.address()?, IMEI)?.start()?;
+    assert!(server.accept().is_err(), "its CA is another");
+    // Which a retry does not mend: the next try is a minute away at least.
+    agent.wait_for("-> offline: next try in")?;
+    (*agent).stop(STOP)
+}
+
+#[test]
 fn it_says_goodbye_while_it_registers() -> Result<(), Failure> {
     let rig = Rig::new()?;
     let server = BareServer::start(rig.pki(), &[ALPN])?;
@@ -112,7 +126,7 @@ fn it_says_goodbye_while_it_registers() -> Result<(), Failure> {
     let length = DeviceMessage::Goodbye { reason: device_goodbye::STOPPING }.encode(&mut goodbye)?;
     assert!(said.ends_with(&goodbye[..length]), "{said:x?}");
     drop(device);
-    assert!(agent.wait_exit(AGENT_STOP)?.success());
+    assert!(agent.wait_exit(STOP)?.success());
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bare_server;
+pub mod black_hole;
 pub mod board;
 pub mod certs;
 pub mod client;

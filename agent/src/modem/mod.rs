@@ -342,3 +342,43 @@ impl Asking {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn search() -> (Search, Instant) {
+        let now = crate::clock::now().instant;
+        (Search::new(&["/dev/null".to_owned()], 115_200, LIMIT, now), now)
+    }
+
+    #[test]
+    fn port_that_is_still_roots_is_tried_again() {
+        let (mut search, now) = search();
+        search.on_opened(Err(OpenError::Permission), now);
+        assert!(search.interest().is_none());
+        assert_eq!(search.poll_timeout(), Some(now + PERMISSION_RETRY));
+        search.handle_timeout(now + PERMISSION_RETRY);
+        assert!(search.interest().is_some(), "it is opened anew");
+        assert!(search.poll_event().is_none());
+        search.on_opened(Err(OpenError::Permission), now + PERMISSION_GRACE);
+        let why = search.poll_event();
+        assert!(
+            matches!(why, Some(Event::PortFailed { why: Why::Open(OpenError::Permission), .. })),
+            "{why:?}"
+        );
+    }
+
+    #[test]
+    fn port_that_does_not_open_is_left() {
+        let (mut search, now) = search();
+        assert_eq!(search.poll_timeout(), Some(now + OPEN_WAIT));
+        search.handle_timeout(now + OPEN_WAIT);
+        let why = search.poll_event();
+        assert!(matches!(why, Some(Event::PortFailed { why: Why::Open(OpenError::Hangs), .. })), "{why:?}");
+        assert!(matches!(search.poll_event(), Some(Event::Exhausted)));
+        assert_eq!(search.poll_timeout(), None);
+    }
+}
