@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use moorline_testbed::failure::Failure;
+use moorline_testbed::left_out::left_out;
 use moorline_testbed::process::Program;
 use moorline_testbed::programs::program;
 use moorline_testbed::rig::{IMEI, Rig, free_address};
@@ -145,9 +146,9 @@ fn known_modems_are_named_by_vendor_product_and_interface() -> Result<(), Failur
 fn udev_verifies_the_modem_rules() -> Result<(), Failure> {
     let verified = Command::new("udevadm").arg("verify").arg(source(MODEM_RULES)).output();
     match verified {
-        Err(_) => left_out("udevadm verify", "udevadm is not installed (apt install udev)"),
+        Err(_) => left_out("udevadm verify: udevadm is not installed (apt install udev)"),
         Ok(verified) if String::from_utf8_lossy(&verified.stderr).contains("Unknown command verb") => {
-            left_out("udevadm verify", "it needs systemd 254");
+            left_out("udevadm verify: it needs systemd 254");
         }
         Ok(verified) => assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr)),
     }
@@ -228,7 +229,7 @@ impl Installed {
 /// What `systemd-analyze security` finds; nothing when this systemd cannot judge a file.
 fn analysis(name: &str) -> Result<Option<String>, Failure> {
     if systemd_version()? < 250 {
-        left_out("exposure of the units", "systemd-analyze security --offline needs systemd 250");
+        left_out("the units' exposure: systemd-analyze security --offline needs systemd 250");
         return Ok(None);
     }
     let arguments = ["security", "--offline=true", "--no-pager"];
@@ -240,10 +241,6 @@ fn analysis(name: &str) -> Result<Option<String>, Failure> {
 fn exposure(text: &str) -> Option<u32> {
     let (whole, tenth) = text.split_whitespace().nth(1)?.split_once('.')?;
     Some(whole.parse::<u32>().ok()? * 10 + tenth.parse::<u32>().ok()?)
-}
-
-fn left_out(what: &str, why: &str) {
-    eprintln!("left out: {what}: {why}");
 }
 
 fn systemd_version() -> Result<u32, Failure> {

@@ -36,6 +36,21 @@ pub fn with_agent(board: Board, pki: &Pki, device: &Credentials) -> Result<Guest
             0o644,
             source("systemd/moorline-agent.service")?,
         )
+        .file(
+            "usr/lib/systemd/system/moorline-agent-stopped.service",
+            0o644,
+            source("systemd/moorline-agent-stopped.service")?,
+        )
+        .file(
+            "usr/lib/sysusers.d/moorline-agent.conf",
+            0o644,
+            source("systemd/sysusers.d/moorline-agent.conf")?,
+        )
+        .file(
+            "usr/lib/tmpfiles.d/moorline-agent.conf",
+            0o644,
+            source("systemd/tmpfiles.d/moorline-agent.conf")?,
+        )
         .link(
             "etc/systemd/system/multi-user.target.wants/moorline-agent.service",
             "/usr/lib/systemd/system/moorline-agent.service",
