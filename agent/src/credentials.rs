@@ -197,6 +197,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn unreadable_files_have_their_words() {
+        for (errno, words) in [
+            (rustix::io::Errno::ACCESS, "may not be read by this user"),
+            (rustix::io::Errno::NOENT, "there is no such file"),
+            (rustix::io::Errno::ISDIR, "is a folder, not a file"),
+            (rustix::io::Errno::IO, "cannot be read: Input/output error"),
+        ] {
+            let said = unreadable(&errno.into());
+            assert!(said.starts_with(words), "{said}");
+        }
+    }
+
+    #[test]
     fn sequences_are_measured() {
         assert_eq!(sequence(&[0x30, 2, 5, 0, 9]), Some((&[5, 0][..], &[9][..])));
         assert_eq!(sequence(&[0x30, 0x81, 1, 7]), Some((&[7][..], &[][..])));

@@ -20,6 +20,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(100);
 ///
 /// # Errors
 /// The network is unreachable, or there is no such address family on this device.
+#[expect(clippy::disallowed_methods, reason = "the agent's one opening of sockets")]
 pub fn begin(address: SocketAddr) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

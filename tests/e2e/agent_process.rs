@@ -61,6 +61,18 @@ fn every_mistake_is_told_at_once() -> Result<(), Failure> {
 }
 
 #[test]
+fn missing_configuration_is_told() -> Result<(), Failure> {
+    for arguments in [&["check", "-c"][..], &["-c"]] {
+        let output =
+            run(Command::new(program("moorline-agent")?).args(arguments).arg("/nowhere/agent.toml"))?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.contains("/nowhere/agent.toml: there is no such file"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
 fn each_bad_file_has_its_words() -> Result<(), Failure> {
     let device = Device::new()?;
     let (good, other) = (device.pki.device(imei()?)?, device.pki.device(imei()?)?);

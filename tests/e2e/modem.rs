@@ -74,12 +74,12 @@ fn agent() -> Result<&'static Path, Failure> {
     AGENT.get().map(PathBuf::as_path).ok_or_else(|| Failure::new("the path was not kept"))
 }
 
+#[expect(clippy::disallowed_methods, reason = "the promise is one of real time")]
 fn ask_by(command: &mut Command, ports: &[&Path]) -> Result<Asked, Failure> {
     command.arg("imei");
     for port in ports {
         command.arg("--port").arg(port);
     }
-    #[expect(clippy::disallowed_methods, reason = "the promise is one of real time")]
     let began = Instant::now();
     let Output { status, stdout, stderr } = command.output()?;
     let asked = Asked {

@@ -92,6 +92,17 @@ fn ordinary_modem_tells_imei_maker_and_model() {
 }
 
 #[test]
+fn what_came_before_the_first_question_is_no_answer() {
+    let mut bench = Bench::new();
+    bench.now += QUIET_AT_FIRST / 2;
+    bench.dialogue.handle_bytes(b"\r\n862095062526113\r\n\r\nOK\r\n", bench.now);
+    assert_eq!(bench.dialogue.poll_transmit(&mut [0; MAX_TRANSMIT]), None, "it is not quiet yet");
+    assert!(bench.dialogue.poll_timeout() > Some(bench.started + QUIET_AT_FIRST / 2));
+    let event = bench.run(7, ordinary);
+    assert_eq!(found(&event).0, "869731052403821");
+}
+
+#[test]
 fn echo_that_stays_on_does_no_harm() {
     let event = Bench::new().run(1000, |command| [format!("{command}\r").into(), ordinary(command)].concat());
     assert_eq!(found(&event), ("869731052403821".into(), "AT+CGSN", "Quectel EC25"));
