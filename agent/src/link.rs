@@ -194,18 +194,18 @@ impl Link {
         sent
     }
 
-    /// Reads on after the leave was taken, without looking at it; `true` once the server has closed its side, too.
+    /// Reads on after the leave was taken, without looking at it; `true` once the server has closed its side, too. One
+    /// piece at a time, so that a server that talks on keeps nobody past a deadline.
     pub fn is_left(&mut self) -> bool {
-        loop {
-            match self.tls.read_tls(&mut &self.socket) {
-                Ok(0) => return true,
-                Ok(_) if self.tls.process_new_packets().is_err() => return true,
-                Ok(_) => {
-                    // Nobody listens any more.
-                    let _ = io::copy(&mut self.tls.reader(), &mut io::sink());
-                }
-                Err(error) => return !is_transient(&error),
+        match self.tls.read_tls(&mut &self.socket) {
+            Ok(0) => true,
+            Ok(_) if self.tls.process_new_packets().is_err() => true,
+            Ok(_) => {
+                // Nobody listens any more.
+                let _ = io::copy(&mut self.tls.reader(), &mut io::sink());
+                false
             }
+            Err(error) => !is_transient(&error),
         }
     }
 

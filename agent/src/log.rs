@@ -79,6 +79,15 @@ fn line(level: Level, text: fmt::Arguments<'_>) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
+/// Foreign text as it stands in a line: what shows it elsewhere, to systemd or in a file, has the same need.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    // Writing to a String cannot fail.
+    let _ = Escaped(&mut line).write_str(text);
+    line
+}
+
 /// Passes text on with its control characters escaped, so that foreign text makes no lines or colours of its own.
 struct Escaped<'l>(&'l mut String);
 
@@ -101,8 +110,6 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped() {
-        let mut line = String::new();
-        Escaped(&mut line).write_str("AT\r\n\u{1b}[31mé\u{0}").unwrap();
-        assert_eq!(line, "AT\\r\\n\\u{1b}[31mé\\u{0}");
+        assert_eq!(escaped("AT\r\n\u{1b}[31mé\u{0}"), "AT\\r\\n\\u{1b}[31mé\\u{0}");
     }
 }

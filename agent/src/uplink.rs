@@ -426,7 +426,8 @@ impl Uplink {
 
     fn note(&mut self, now: Now, text: String) {
         log::warning(format_args!("{text}"));
-        self.last_fault = Some((now.utc_ms, text));
+        // A line break in it would begin another order to systemd.
+        self.last_fault = Some((now.utc_ms, log::escaped(&text)));
     }
 
     fn set_state(&mut self, state: State, detail: fmt::Arguments<'_>) {

@@ -4,15 +4,18 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::thread;
 use std::time::Duration;
 
-use moorline_protocol::{ALPN, DeviceMessage, device_goodbye};
+use moorline_protocol::{ALPN, DeviceMessage, Rejected, ServerMessage, device_goodbye};
 use moorline_testbed::bare_server::{BareServer, read_to_close_notify};
 use moorline_testbed::confined::{MOUNTS, confined, may_confine};
 use moorline_testbed::failure::Failure;
 use moorline_testbed::left_out::left_out;
-use moorline_testbed::process::Program;
+use moorline_testbed::process::{PATIENCE, Program};
 use moorline_testbed::rig::{AGENT_STOP, IMEI, Rig, free_address};
+use moorline_testbed::service_manager::ServiceManager;
+use rustix::process::Signal;
 
 /// The promise is one second from the signal to the end; the rest is for a busy machine.
 const STOP: Duration = Duration::from_millis(1500);
@@ -120,7 +123,7 @@ fn it_says_goodbye_while_it_registers() -> Result<(), Failure> {
     let mut agent = rig.agent(server.address()?, IMEI)?.start()?;
     let mut device = server.accept()?;
     agent.wait_for("-> registering: TLS 1.3, native")?;
-    agent.signal(rustix::process::Signal::TERM)?;
+    agent.signal(Signal::TERM)?;
     let said = read_to_close_notify(&mut device)?;
     let mut goodbye = [0; DeviceMessage::MAX_ENCODED];
     let length = DeviceMessage::Goodbye { reason: device_goodbye::STOPPING }.encode(&mut goodbye)?;
@@ -128,6 +131,43 @@ fn it_says_goodbye_while_it_registers() -> Result<(), Failure> {
     drop(device);
     assert!(agent.wait_exit(STOP)?.success());
     Ok(())
+}
+
+#[test]
+fn it_stops_though_the_server_talks_on() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let server = BareServer::start(rig.pki(), &[ALPN])?;
+    let mut agent = rig.agent(server.address()?, IMEI)?.start()?;
+    let mut device = server.accept()?;
+    agent.wait_for("-> registering: TLS 1.3, native")?;
+    agent.signal(Signal::TERM)?;
+    read_to_close_notify(&mut device)?;
+    let talk = thread::spawn(move || while device.write_all(&[0; 16_384]).is_ok() {});
+    let ended = agent.wait_exit(STOP);
+    drop(agent);
+    // Its end is the agent's.
+    let _ = talk.join();
+    assert!(ended?.success());
+    Ok(())
+}
+
+/// A line break in STATUS= would begin another assignment, such as MAINPID=.
+#[test]
+fn words_of_a_server_are_no_orders_to_systemd() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let server = BareServer::start(rig.pki(), &[ALPN])?;
+    let mut systemd = ServiceManager::listen(&rig.folder().join("notify"), PATIENCE, |_| ())?;
+    let mut agent = rig.agent(server.address()?, IMEI)?.under(&systemd).start()?;
+    let mut device = server.accept()?;
+    let text = "no\nMAINPID=1\u{1b}[2J".try_into().map_err(|_| Failure::new("too long"))?;
+    let mut frame = [0; ServerMessage::MAX_ENCODED];
+    let length = ServerMessage::Rejected(Rejected { code: 0, text }).encode(&mut frame)?;
+    device.write_all(&frame[..length])?;
+    let told = systemd.wait_for("the server rejected this device")?;
+    assert!(told.starts_with("STATUS=") && told.contains("no\\nMAINPID=1\\u{1b}[2J (code 0)"), "{told}");
+    let status = fs::read_to_string(agent.folder().join("status"))?;
+    assert!(status.contains("no\\nMAINPID=1\\u{1b}[2J (code 0)"), "{status}");
+    agent.stop()
 }
 
 #[test]
