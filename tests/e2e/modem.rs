@@ -238,6 +238,19 @@ fn ordinary_modem_tells_its_imei_at_once() -> Result<(), Failure> {
 }
 
 #[test]
+fn control_characters_of_a_modem_reach_no_terminal() -> Result<(), Failure> {
+    let named = Script::obliging()
+        .answer("AT+CGSN", format!("\r\n{IMEI}\r\n\r\nOK\r\n"))
+        .answer("AT+CGMM", "\r\nEC\u{1b}[2J25\r\n\r\nOK\r\n");
+    let named = Modem::start(named)?;
+    let mad = Modem::start(Script::obliging().answer("AT+CGSN", "\r\n+CME ERROR: \u{1b}[2J\r\n"))?;
+    let asked = ask(&[mad.path(), named.path()])?;
+    asked.must_tell(IMEI);
+    assert!(!asked.said.contains('\u{1b}'), "{:?}", asked.said);
+    Ok(())
+}
+
+#[test]
 fn silent_and_spewing_ports_are_passed_over() -> Result<(), Failure> {
     let silent = Modem::start(Script::silent())?;
     let echo = Modem::start(Script::silent().echoing())?;
