@@ -235,7 +235,7 @@ impl Uplink {
                             let state = State::Resolving { server, lookup, deadline };
                             return self.set_state(state, format_args!(": {detail}"));
                         }
-                        Err(error) => self.note(now, format!("{host}: cannot be looked up: {error}")),
+                        Err(error) => self.note(now, &format!("{host}: cannot be looked up: {error}")),
                     }
                 }
                 Step::Connect(target) => match tcp::begin(target.address) {
@@ -253,7 +253,7 @@ impl Uplink {
 
     fn on_unresolved(&mut self, server: usize, why: &str, now: Now) {
         let host = &self.config.server.addresses[server].host;
-        self.note(now, format!("{host}: cannot be looked up: {why}"));
+        self.note(now, &format!("{host}: cannot be looked up: {why}"));
         self.next_step(now);
     }
 
@@ -316,14 +316,14 @@ impl Uplink {
             };
             match link.poll(now) {
                 Ok(None) => return,
-                Ok(Some(Event::Ended(end))) => return self.on_lost(Fault::of_session(&end), now),
+                Ok(Some(Event::Ended(end))) => return self.on_lost(&Fault::of_session(&end), now),
                 Ok(Some(event)) => self.on_event(&event, now),
                 Err(error) => moved = Err(error),
             }
         }
         if let Err(error) = moved {
             let greeted = matches!(self.state, State::Registering { .. });
-            self.on_lost(Fault::of_link(&error, greeted, now.utc_ms), now);
+            self.on_lost(&Fault::of_link(&error, greeted, now.utc_ms), now);
         }
     }
 
@@ -375,11 +375,11 @@ impl Uplink {
     }
 
     /// The link under a session that was begun is over.
-    fn on_lost(&mut self, fault: Fault, now: Now) {
+    fn on_lost(&mut self, fault: &Fault, now: Now) {
         match mem::take(&mut self.state) {
             // Asked to come back later, or judged by the server: its other addresses would say the same.
             State::Registering { target, .. } if fault.retry_after.is_none() => {
-                self.on_tried(target, &fault, now);
+                self.on_tried(target, fault, now);
             }
             State::Online { since, spread, .. } => {
                 let healthy = now.instant.saturating_duration_since(since.instant);
@@ -389,11 +389,11 @@ impl Uplink {
                     Duration::ZERO
                 };
                 let least = fault.retry_after.or_else(|| Some(spread).filter(|spread| !spread.is_zero()));
-                self.note(now, fault.text);
+                self.note(now, &fault.text);
                 self.go_offline(fault.cause, healthy, least, now);
             }
             _ => {
-                self.note(now, fault.text);
+                self.note(now, &fault.text);
                 self.go_offline(fault.cause, Duration::ZERO, fault.retry_after, now);
             }
         }
@@ -415,7 +415,7 @@ impl Uplink {
         let server = &self.config.server.addresses[target.server];
         let ip = target.address.ip();
         let place = if server.ip().is_some() { server.to_string() } else { format!("{server} ({ip})") };
-        self.note(now, format!("{place}: {}", fault.text));
+        self.note(now, &format!("{place}: {}", fault.text));
     }
 
     fn go_offline(&mut self, cause: Cause, healthy: Duration, retry_after: Option<Duration>, now: Now) {
@@ -424,10 +424,10 @@ impl Uplink {
         self.set_state(State::offline(now, delay), format_args!(": next try in {shown}"));
     }
 
-    fn note(&mut self, now: Now, text: String) {
+    fn note(&mut self, now: Now, text: &str) {
         log::warning(format_args!("{text}"));
         // A line break in it would begin another order to systemd.
-        self.last_fault = Some((now.utc_ms, log::escaped(&text)));
+        self.last_fault = Some((now.utc_ms, log::escaped(text)));
     }
 
     fn set_state(&mut self, state: State, detail: fmt::Arguments<'_>) {
