@@ -3,7 +3,7 @@
 //! It is raised from the server's time after an authenticated session, forward only, and written at most once a day, as
 //! flash wears. A server with a wrong clock must not shut its devices out: a floor past the end of their certificates
 //! would do that for good. So a floor is raised only when the device's clock agrees with the server's, or when the device's
-//! clock is known to be wrong because it is below the floor; and then by [`LONGEST_STEP`] at a time.
+//! clock is known to be wrong because it is below the floor; and then by 90 days at a time.
 
 use std::fs;
 use std::io;

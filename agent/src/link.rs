@@ -43,7 +43,7 @@ pub enum LinkError {
         /// It said so inside TLS; else the connection was cut.
         cleanly: bool,
     },
-    /// TCP took no bytes for [`WRITE_TIMEOUT`].
+    /// TCP took no bytes for half a minute.
     Stuck,
 }
 

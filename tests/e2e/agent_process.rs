@@ -285,7 +285,7 @@ fn journal_gets_priorities_and_people_get_times() -> Result<(), Failure> {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(format!("{setup}; exec \"$0\" \"$@\"")).arg(agent.get_program());
         let mut agent =
-            Program::start(shell.args(agent.get_args()).env("RUNTIME_DIRECTORY", "/nonexistent"))?;
+            Program::start(shell.args(agent.get_args()).env("RUNTIME_DIRECTORY", "/dev/null/no-folder"))?;
         let said = agent.wait_for("offline -> connecting")?;
         assert!(said.contains(line), "{said}");
         agent.stop(STOP)?;

@@ -221,9 +221,11 @@ fn row_that_makes_no_sense_is_named() {
 
 #[test]
 fn missing_folder_is_named() {
-    let missing = Path::new("/nonexistent/fleet.db");
-    let refused = Sqlite::open(missing, Retention::default()).unwrap_err().to_string();
-    assert!(refused.starts_with("/nonexistent/fleet.db: cannot be opened: No such file"), "{refused}");
+    let folder = Folder::new();
+    let missing = folder.0.path().join("missing").join("fleet.db");
+    let refused = Sqlite::open(&missing, Retention::default()).unwrap_err().to_string();
+    let wanted = format!("{}: cannot be opened: No such file", missing.display());
+    assert!(refused.starts_with(&wanted), "{refused}");
 }
 
 #[test]
