@@ -111,6 +111,18 @@ fn agent_with_tls_1_2_registers_with_a_plain_server() -> Result<(), Failure> {
     agent.stop()
 }
 
+#[test]
+fn agent_without_tls_1_2_says_what_it_lacks() -> Result<(), Failure> {
+    let rig = Rig::with_keys(Keys::Rsa)?;
+    let server = PlainServer::start(&rig, &["--tls", "1.2"])?;
+    let mut agent = rig.agent(server.address, IMEI)?.start()?;
+    agent.wait_for(
+        "the server does not speak TLS 1.3; see `server.min_version` and the cargo feature tls12",
+    )?;
+    agent.wait_for("-> offline: next try in")?;
+    agent.stop()
+}
+
 /// client.py with a certificate for [`IMEI`].
 #[track_caller]
 fn plain_device(rig: &Rig, server: SocketAddr, options: &[&str]) -> Result<Program, Failure> {

@@ -143,7 +143,8 @@ fn service_manager_hears_how_they_are() -> Result<(), Failure> {
     of_agent.wait_for("round trip ")?;
     of_agent.wait_for("WATCHDOG=1")?;
     server.kill()?;
-    of_agent.wait_for("STATUS=offline")?;
+    let status = of_agent.wait_for("STATUS=offline, next try at ")?;
+    assert!(status.contains("; last fault at "), "{status}");
     agent.stop()?;
     of_agent.wait_for("STOPPING=1").map(drop)
 }
