@@ -1,7 +1,13 @@
 //! Lines that come from elsewhere, kept, and waited for without watching the clock.
+//!
+//! Several sources may speak at once, and which of two is heard first says nothing. So a search goes on where the last
+//! one of the same source ended.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// Of which source a line is: the order in which [`Lines::open`] was called, from 0.
+pub(crate) type Source = usize;
 
 /// What was heard so far.
 #[derive(Default)]
@@ -12,7 +18,8 @@ pub(crate) struct Lines {
 
 #[derive(Default)]
 struct State {
-    lines: Vec<String>,
+    lines: Vec<(Source, String)>,
+    opened: usize,
     /// Sources that may still say something.
     open: usize,
 }
@@ -29,13 +36,16 @@ pub(crate) enum Found<T> {
 
 impl Lines {
     /// One more source.
-    pub(crate) fn open(&self) {
-        self.state().open += 1;
+    pub(crate) fn open(&self) -> Source {
+        let mut state = self.state();
+        state.open += 1;
+        state.opened += 1;
+        state.opened - 1
     }
 
     /// A source says something.
-    pub(crate) fn push(&self, line: String) {
-        self.state().lines.push(line);
+    pub(crate) fn push(&self, source: Source, line: String) {
+        self.state().lines.push((source, line));
         self.grown.notify_all();
     }
 
@@ -46,23 +56,29 @@ impl Lines {
     }
 
     pub(crate) fn all(&self) -> Vec<String> {
-        self.state().lines.clone()
+        self.state().lines.iter().map(|(_, line)| line.clone()).collect()
     }
 
-    /// The first line from `next` on of which `pick` makes something; moves `next` behind all that it was shown.
+    /// The first line of which `pick` makes something and that is not before its source's place in `next`; moves that
+    /// place behind it.
     pub(crate) fn find<T>(
         &self,
-        next: &mut usize,
+        next: &mut [usize],
         patience: Duration,
         mut pick: impl FnMut(&str) -> Option<T>,
     ) -> Found<T> {
-        let mut found = None;
+        let (mut found, mut at) = (None, 0);
         let state = self.wait_while(patience, |state| {
             while found.is_none()
-                && let Some(line) = state.lines.get(*next)
+                && let Some((source, line)) = state.lines.get(at)
             {
-                found = pick(line);
-                *next += 1;
+                at += 1;
+                if let Some(place) = next.get_mut(*source).filter(|place| at > **place) {
+                    found = pick(line);
+                    if found.is_some() {
+                        *place = at;
+                    }
+                }
             }
             found.is_none() && state.open > 0
         });

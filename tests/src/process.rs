@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::failure::Failure;
-use crate::lines::{Found, Lines};
+use crate::lines::{Found, Lines, Source};
 
 /// How long a tale waits for what takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,8 +28,8 @@ pub struct Program {
     /// How it ended, once that is known; its id may be another program's then.
     ended: Option<ExitStatus>,
     output: Arc<Lines>,
-    /// Where the next [`Self::wait_for`] begins to look.
-    next: usize,
+    /// Where the next [`Self::wait_for`] begins to look in each of the two outputs.
+    next: [usize; 2],
 }
 
 impl Program {
@@ -65,14 +65,14 @@ impl Program {
             child.stderr.take().map(|stream| Box::new(stream) as _),
         ];
         for stream in streams.into_iter().flatten() {
-            output.open();
+            let source = output.open();
             let (output, hear) = (Arc::clone(&output), Arc::clone(&hear));
-            thread::spawn(move || read(stream, &output, &*hear));
+            thread::spawn(move || read(stream, source, &output, &*hear));
         }
-        Ok(Self { name, child, ended: None, output, next: 0 })
+        Ok(Self { name, child, ended: None, output, next: [0; 2] })
     }
 
-    /// Waits for a line that holds `text` and comes after the last one waited for.
+    /// Waits for a line that holds `text` and comes after the last one waited for in the same output.
     ///
     /// # Errors
     /// It did not come within [`PATIENCE`], or the program ended without it.
@@ -90,7 +90,7 @@ impl Program {
         self.find(text, patience, |line| line.contains(text).then(|| line.to_owned()))
     }
 
-    /// Waits for the first line after the last one waited for of which `pick` makes something; `what` names it.
+    /// Waits for the first line after the last one waited for in its output of which `pick` makes something; `what` names it.
     ///
     /// # Errors
     /// It did not come in time, or the program ended without it.
@@ -228,11 +228,11 @@ impl std::fmt::Display for Ended {
 }
 
 /// A reader's thread, until its stream ends. Bytes that are no UTF-8 are shown as such and end nothing.
-fn read(stream: impl Read, lines: &Lines, hear: &dyn Fn(&str)) {
+fn read(stream: impl Read, source: Source, lines: &Lines, hear: &dyn Fn(&str)) {
     for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).into_owned();
         hear(&line);
-        lines.push(line);
+        lines.push(source, line);
     }
     lines.close();
 }
@@ -252,6 +252,14 @@ mod tests {
         assert_eq!(program.wait_for("one").unwrap(), "one again");
         assert!(program.wait_exit(PATIENCE).unwrap().success());
         assert!(program.said("two"));
+    }
+
+    #[test]
+    fn outputs_do_not_wait_for_each_other() {
+        let mut program = shell("echo first; echo second; echo aside >&2");
+        program.wait_for("aside").unwrap();
+        program.wait_for("first").unwrap();
+        program.wait_for("second").unwrap();
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct ServiceManager {
     socket: PathBuf,
     watchdog: Duration,
     heard: Arc<Lines>,
-    next: usize,
+    next: [usize; 1],
 }
 
 impl ServiceManager {
@@ -35,19 +35,19 @@ impl ServiceManager {
     ) -> Result<Self, Failure> {
         let datagrams = UnixDatagram::bind(socket)?;
         let heard = Arc::new(Lines::default());
-        heard.open();
+        let source = heard.open();
         let shared = Arc::clone(&heard);
         thread::spawn(move || {
             let mut buffer = [0; LONGEST];
             while let Ok(length @ 1..) = datagrams.recv(&mut buffer) {
                 for assignment in String::from_utf8_lossy(&buffer[..length]).lines() {
                     hear(assignment);
-                    shared.push(assignment.to_owned());
+                    shared.push(source, assignment.to_owned());
                 }
             }
             shared.close();
         });
-        Ok(Self { socket: socket.to_owned(), watchdog, heard, next: 0 })
+        Ok(Self { socket: socket.to_owned(), watchdog, heard, next: [0] })
     }
 
     /// What the service finds in its environment.
