@@ -72,7 +72,11 @@ pub fn raise_descriptor_limit() -> usize {
 pub(crate) async fn accept(listener: TcpListener, link: Arc<Link>) {
     loop {
         match listener.accept().await {
-            Ok((socket, address)) => seat(socket, address, &link),
+            Ok((socket, address)) => {
+                // A dual-stack port shows IPv4 peers as ::ffff:192.0.2.1, which nobody searches a log for.
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                seat(socket, address, &link);
+            }
             Err(fault) if is_shortage(&fault) => make_room(&link).await,
             // The peer was gone before it was accepted: accept(2) asks to go on after any of these.
             Err(fault) => debug!("a connection could not be accepted: {fault}"),

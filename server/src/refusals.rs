@@ -68,8 +68,7 @@ impl Refusals {
 
     fn refused(&self, refused: Refused<'_>, link: &Link) {
         link.metrics.refused(refused.reason);
-        let source = refused.address.ip().to_canonical();
-        self.tell(source, || {
+        self.tell(refused.address.ip(), || {
             warn!(address = %refused.address, reason = refused.reason, "refused: {}", refused.text);
             link.registry.refused(refused, clock::now());
         });

@@ -216,7 +216,7 @@ impl Registry {
             kind: if mismatch { Kind::IdentityMismatch } else { Kind::Refused },
             imei: refused.imei,
             session_id: None,
-            address: Some(canonical(refused.address)),
+            address: Some(refused.address),
             certificate: refused.certificate.map(|certificate| certificate.serial.as_str().into()),
             cause: Some(self.lock().texts.share(refused.reason)),
             text: Some(refused.text.into()),
@@ -289,7 +289,7 @@ impl Registry {
         let Some(older) = entry.online.take() else { return };
         older.exit.order(Cause::Replaced, Duration::ZERO);
         state.online -= 1;
-        let text = format!("a newer session from {} took over", canonical(newcomer));
+        let text = format!("a newer session from {} took over", newcomer);
         let ending = Ending::new(Kind::Replaced, Cause::Replaced.as_str(), text);
         self.end_session(state, &older.presence, ending, now);
     }
@@ -381,11 +381,6 @@ fn end_ghost(device: &mut Device, texts: &mut SharedTexts, queue: &Queue, now: N
     queue.put_device(device.clone());
 }
 
-/// A dual-stack socket shows IPv4 peers as IPv6 addresses, which nobody would search for.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
 fn event_of(device: &Device, kind: Kind, why: Option<(Arc<str>, String)>, now: Now) -> Event {
     let (cause, text) = why.unzip();
     Event {
@@ -421,7 +416,7 @@ fn device_of(
         session: LastSession {
             id: session_id,
             connected_at_ms: now.utc_ms,
-            address: canonical(peer.address),
+            address: peer.address,
             dialect: peer.dialect,
             tls: texts.share(peer.tls),
             heartbeat_s: heartbeat.map(|interval| u32::try_from(interval.as_secs()).unwrap_or(u32::MAX)),
