@@ -9,6 +9,9 @@ use moorline_testbed::modem::{Modem, Script};
 use moorline_testbed::process::PATIENCE;
 use moorline_testbed::rig::{IMEI, Rig, Server};
 
+/// The unit that systemd starts when the agent has stopped for good.
+const LAST_WORDS: &str = "moorline-agent-stopped.service";
+
 #[test]
 #[ignore = "boots a guest"]
 fn armhf_board_is_online_after_a_cold_boot() -> Result<(), Failure> {
@@ -73,17 +76,24 @@ fn hung_agent_is_started_again_by_its_watchdog() -> Result<(), Failure> {
 
 #[test]
 #[ignore = "boots a guest"]
-fn broken_configuration_is_told_and_does_not_spin() -> Result<(), Failure> {
+fn wrong_configuration_and_missing_key_call_a_person() -> Result<(), Failure> {
     let mut scene = Scene::online(Board::Armhf)?;
-    scene
-        .guest
-        .ask("cd /etc/moorline && mv agent.toml good.toml && echo 'nonsense = 1' >agent.toml", PATIENCE)?;
-    scene.guest.run("systemctl restart moorline-agent")?;
-    scene.guest.wait_journal(board::UNIT, "nonsense: unknown key", BOOT)?;
-    // Five seconds between two starts, whatever happens.
-    let delay = scene.guest.ask("systemctl show --value -p RestartUSec moorline-agent", PATIENCE)?;
-    assert_eq!(delay, "5s");
-    scene.guest.ask("mv /etc/moorline/good.toml /etc/moorline/agent.toml", PATIENCE)?;
+    let stopped = "systemctl show --value -p Result,NRestarts,ExecMainStatus moorline-agent | xargs";
+    let mend = "; systemctl restart moorline-agent";
+    let agent = &mut scene.guest;
+    agent.ask("cd /etc/moorline && mv agent.toml good.toml && echo 'nonsense = 1' >agent.toml", PATIENCE)?;
+    agent.run("systemctl restart moorline-agent")?;
+    agent.wait_journal(board::UNIT, "nonsense: unknown key", BOOT)?;
+    agent.wait_journal(LAST_WORDS, "stopped until a person mends it", BOOT)?;
+    assert_eq!(agent.ask(stopped, PATIENCE)?, "exit-code 0 78", "it was started again");
+    agent.ask(&format!("mv /etc/moorline/good.toml /etc/moorline/agent.toml{mend}"), BOOT)?;
+    agent.wait_journal(board::UNIT, "registered", BOOT)?;
+
+    agent.ask("mv /etc/moorline/device.key /etc/moorline/away.key", PATIENCE)?;
+    agent.run("systemctl restart moorline-agent")?;
+    agent.wait_journal(board::UNIT, "status=243/CREDENTIALS", BOOT)?;
+    assert_eq!(agent.ask(stopped, PATIENCE)?, "exit-code 0 243", "it was started again");
+    agent.ask(&format!("mv /etc/moorline/away.key /etc/moorline/device.key{mend}"), BOOT)?;
     scene.server.operators().wait_online(IMEI, true).map(drop)
 }
 
