@@ -83,6 +83,7 @@ impl fmt::Display for HumanDuration {
         let (seconds, millis) = (self.0.as_secs(), self.0.subsec_millis());
         match seconds {
             0 if millis > 0 => write!(f, "{millis} ms"),
+            0 if !self.0.is_zero() => f.write_str("under 1 ms"),
             1..10 if millis >= 100 => write!(f, "{seconds}.{} s", millis / 100),
             0..60 => write!(f, "{seconds} s"),
             60..3600 => pair(f, (seconds / 60, "m"), (seconds % 60, "s")),
@@ -163,6 +164,6 @@ mod tests {
         ] {
             assert_eq!(HumanDuration(Duration::from_millis(millis)).to_string(), text);
         }
-        assert_eq!(HumanDuration(Duration::from_micros(5)).to_string(), "0 s");
+        assert_eq!(HumanDuration(Duration::from_micros(5)).to_string(), "under 1 ms");
     }
 }
