@@ -26,20 +26,30 @@ fn plain_peers_understand_each_other() -> Result<(), Failure> {
 
 #[test]
 fn plain_device_outlives_the_server() -> Result<(), Failure> {
+    plain_device_over_outlives_the_server("1.3")
+}
+
+#[test]
+fn plain_device_over_tls_1_2_outlives_the_server_where_it_is_admitted() -> Result<(), Failure> {
+    plain_device_over_outlives_the_server("1.2")
+}
+
+fn plain_device_over_outlives_the_server(version: &str) -> Result<(), Failure> {
     let rig = Rig::with_keys(Keys::Rsa)?;
-    let mut server = rig.server()?.start()?;
-    let mut device = plain_device(&rig, server.devices(), &[])?;
-    device.wait_for("connected TLSv1.3")?;
+    let mut server = rig.server()?.set("tls.min_version", version).start()?;
+    let mut device = plain_device(&rig, server.devices(), &["--tls", version])?;
+    let connected = format!("connected TLSv{version}");
+    device.wait_for(&connected)?;
     device.wait_for("reply heartbeat 0")?;
     device.wait_for("reply datetime 0 2")?;
     device.wait_for("reply register 0")?;
     let shown = server.operators().wait_online(IMEI, true)?;
-    assert_eq!(shown["protocol"], "classic");
+    assert_eq!((&shown["protocol"], &shown["tls"]), (&"classic".into(), &version.into()));
 
     server.kill()?;
     device.wait_for("lost:")?;
     server.start_again()?;
-    device.wait_for("connected TLSv1.3")?;
+    device.wait_for(&connected)?;
     device.wait_for("reply heartbeat 0")?;
     // Known by its certificate, for it does not register again.
     server.operators().wait_online(IMEI, true)?;
@@ -48,13 +58,17 @@ fn plain_device_outlives_the_server() -> Result<(), Failure> {
 }
 
 #[test]
-fn plain_device_over_tls_1_2_is_admitted_where_configured() -> Result<(), Failure> {
+fn plain_device_with_anothers_certificate_is_refused() -> Result<(), Failure> {
     let rig = Rig::with_keys(Keys::Rsa)?;
-    let server = rig.server()?.set("tls.min_version", "1.2").start()?;
-    let mut device = plain_device(&rig, server.devices(), &["--tls", "1.2"])?;
-    device.wait_for("connected TLSv1.2")?;
-    device.wait_for("reply register 0")?;
-    server.operators().wait_online(IMEI, true)?;
+    let mut server = rig.server()?.start()?;
+    let mut device = plain_device(&rig, server.devices(), &["--imei", "015184008301272"])?;
+    device.wait_for("reply register -1")?;
+    device.wait_for("lost:")?;
+    assert!(server.wait_for(" refused: ")?.contains("the device says 015184008301272"));
+    server.operators().wait_until("/api/events", "the mismatch", |list| {
+        list["events"].as_array()?.iter().find(|event| event["kind"] == "identity_mismatch").map(drop)
+    })?;
+    assert!(server.operators().device("015184008301272")?.is_null());
     Ok(())
 }
 

@@ -245,3 +245,68 @@ fn silent_connections_give_their_seats_back() {
     assert_eq!(rig.text("/healthz").0, 200);
     drop(silent);
 }
+
+#[test]
+fn nonsense_is_refused_or_closed_and_holds_up_nobody() {
+    let rig = Rig::memory();
+    let many_headers = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: y\r\n".repeat(100));
+    for nonsense in [
+        // A browser that was told https.
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(),
+        b"\0\0\0\0\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon here\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: local\x00host\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        many_headers.as_bytes(),
+    ] {
+        let mut socket = rig.connect();
+        // The server may close before it has read all of it.
+        let _ = socket.write_all(nonsense);
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{nonsense:?}: {answer}");
+        assert_eq!(rig.text("/healthz").0, 200);
+    }
+}
+
+#[test]
+fn body_without_an_end_is_not_listened_to() {
+    let rig = Rig::memory();
+    let mut socket = rig.connect();
+    socket.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket
+        .write_all(b"POST /api/devices HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .unwrap();
+    let chunk = [b"8000\r\n".as_slice(), &[b'x'; 0x8000], b"\r\n"].concat();
+    // Far more than the buffers of both kernels hold: it is closed long before the end.
+    let closed = (0..10_000).any(|_| socket.write_all(&chunk).is_err_and(|fault| !is_timeout(&fault)));
+    assert!(closed);
+    assert_eq!(rig.text("/healthz").0, 200);
+}
+
+fn is_timeout(fault: &std::io::Error) -> bool {
+    matches!(fault.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+}
+
+#[test]
+fn answers_that_nobody_takes_hold_up_nobody() {
+    let rig = Rig::memory();
+    let hoarders: Vec<_> = (0..32)
+        .map(|_| {
+            let mut socket = rig.connect();
+            socket.set_write_timeout(Some(Duration::from_millis(1))).unwrap();
+            let asked = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200);
+            // Until its own questions are not taken any more either.
+            while socket.write_all(&asked).is_ok() {}
+            socket
+        })
+        .collect();
+    for path in ["/healthz", "/metrics", "/api/devices"] {
+        assert_eq!(rig.text(path).0, 200);
+    }
+    drop(hoarders);
+}
