@@ -241,3 +241,49 @@ impl fmt::Debug for Link {
         write!(f, "Link({})", self.peer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::sync::Arc;
+
+    use rustls::{ClientConfig, RootCertStore};
+
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn link_whose_bytes_tcp_does_not_take_is_given_up() {
+        let (socket, _deaf) = full_socket();
+        let peer = socket.peer_addr().unwrap();
+        let mut link = Link::new(socket, peer, client());
+        let begun = clock::now();
+        assert!(link.poll(begun).unwrap().is_none());
+        let deadline = link.poll_timeout().unwrap();
+        assert_eq!(deadline, begun.instant + WRITE_TIMEOUT);
+        let before = Now { instant: deadline - Duration::from_millis(1), ..begun };
+        assert!(link.handle_timeout(before).is_ok());
+        assert!(matches!(link.handle_timeout(Now { instant: deadline, ..begun }), Err(LinkError::Stuck)));
+    }
+
+    /// A connection whose far end reads nothing and whose buffers are full.
+    #[expect(clippy::disallowed_methods, reason = "a real socket is what is tested")]
+    fn full_socket() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (deaf, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        while socket.write(&[0; 64 * 1024]).is_ok() {}
+        while socket.write(&[0]).is_ok() {}
+        (socket, deaf)
+    }
+
+    fn client() -> ClientConnection {
+        let config = ClientConfig::builder_with_provider(crate::tls::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap()
+    }
+}
