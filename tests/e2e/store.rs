@@ -100,6 +100,21 @@ fn file_that_is_no_database_is_refused_and_left_alone() -> Result<(), Failure> {
     Ok(())
 }
 
+/// A server whose store is in a folder that `mount` makes a disk of its own, and that folder.
+fn start_on_a_disk(rig: &Rig, mount: &str) -> Result<(Program, PathBuf), Failure> {
+    let folder = rig.folder().join("disk");
+    fs::create_dir(&folder)?;
+    let command = rig.server()?.set("store.path", folder.join("fleet.db").display()).command()?;
+    let mut confined = Command::new("unshare");
+    confined
+        .args(["--map-root-user", "--mount", "sh", "-c"])
+        .arg(format!("{mount} && exec \"$@\""))
+        .arg(&folder)
+        .arg(command.get_program())
+        .args(command.get_args());
+    Ok((Program::start(&mut confined)?, folder))
+}
+
 /// A server whose store is on a disk of its own of half a megabyte, which this process can fill.
 struct SmallDisk {
     server: Program,
@@ -110,17 +125,7 @@ struct SmallDisk {
 
 impl SmallDisk {
     fn start(rig: &Rig) -> Result<Self, Failure> {
-        let mount = rig.folder().join("disk");
-        fs::create_dir(&mount)?;
-        let command = rig.server()?.set("store.path", mount.join("fleet.db").display()).command()?;
-        let mut confined = Command::new("unshare");
-        confined
-            .args(["--map-root-user", "--mount", "sh", "-c"])
-            .arg("mount -t tmpfs -o size=512k tmpfs \"$0\" && exec \"$@\"")
-            .arg(&mount)
-            .arg(command.get_program())
-            .args(command.get_args());
-        let mut server = Program::start(&mut confined)?;
+        let (mut server, mount) = start_on_a_disk(rig, "mount -t tmpfs -o size=512k tmpfs \"$0\"")?;
         let address =
             |line: &str, words: &str| line.split_once(words).and_then(|(_, rest)| rest.trim().parse().ok());
         let operators =
@@ -173,6 +178,23 @@ fn full_disk_is_told_and_sessions_go_on() -> Result<(), Failure> {
     operators.wait_events(IMEI, &["online"])?;
     operators.wait_until("/readyz", "that it is ready", |ready| (ready["ready"] == true).then_some(()))?;
     agent.stop()
+}
+
+#[test]
+fn read_only_disk_is_refused_in_words() -> Result<(), Failure> {
+    if !can_mount() {
+        left_out("this user may not mount (unshare --map-root-user --mount)");
+        return Ok(());
+    }
+    for before in ["true", ": >\"$0/fleet.db\""] {
+        let rig = Rig::new()?;
+        let mount = format!("mount -t tmpfs tmpfs \"$0\" && {before} && mount -o remount,ro \"$0\"");
+        let (mut server, _) = start_on_a_disk(&rig, &mount)?;
+        assert_eq!(server.wait_exit(PATIENCE)?.code(), Some(1), "{before}");
+        let words = server.lines().join("\n");
+        assert!(words.contains("store.path: ") && words.to_lowercase().contains("read-only"), "{words}");
+    }
+    Ok(())
 }
 
 fn not_ready(operators: Operators) -> Result<(u16, String), Failure> {
