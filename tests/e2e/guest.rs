@@ -1,13 +1,12 @@
 //! The agent on whole ARM boards, from the power switch on. Each test boots a guest; they are ignored unless asked for,
 //! because a machine needs QEMU, the guests' images and the boards' programs for them: `tests/run` sees to that.
 
-use moorline_protocol::Imei;
 use moorline_testbed::board;
 use moorline_testbed::failure::Failure;
-use moorline_testbed::guest::{BOOT, Board, Guest};
-use moorline_testbed::modem::{Modem, Script};
+use moorline_testbed::guest::{BOOT, Board};
 use moorline_testbed::process::PATIENCE;
-use moorline_testbed::rig::{IMEI, Rig, Server};
+use moorline_testbed::rig::IMEI;
+use moorline_testbed::scene::Scene;
 
 /// The unit that systemd starts when the agent has stopped for good.
 const LAST_WORDS: &str = "moorline-agent-stopped.service";
@@ -95,40 +94,6 @@ fn wrong_configuration_and_missing_key_call_a_person() -> Result<(), Failure> {
     assert_eq!(agent.ask(stopped, PATIENCE)?, "exit-code 0 243", "it was started again");
     agent.ask(&format!("mv /etc/moorline/away.key /etc/moorline/device.key{mend}"), BOOT)?;
     scene.server.operators().wait_online(IMEI, true).map(drop)
-}
-
-/// A board, its modem and its server.
-struct Scene {
-    guest: Guest,
-    modem: Modem,
-    server: Server,
-    _rig: Rig,
-}
-
-impl Scene {
-    /// A board that boots, with its modem not plugged in.
-    fn new(board: Board) -> Result<Self, Failure> {
-        Self::boot(board, false)
-    }
-
-    /// A board that has come online.
-    fn online(board: Board) -> Result<Self, Failure> {
-        let mut scene = Self::boot(board, true)?;
-        scene.guest.wait_journal(board::UNIT, "registered", BOOT)?;
-        scene.server.operators().wait_online(IMEI, true)?;
-        Ok(scene)
-    }
-
-    fn boot(board: Board, plugged: bool) -> Result<Self, Failure> {
-        let rig = Rig::new()?;
-        let server = rig.server()?.start()?;
-        let modem = Modem::start(Script::ordinary(IMEI))?;
-        let device = rig.pki().device(IMEI.parse::<Imei>()?)?;
-        let setup = board::with_agent(board, rig.pki(), &device)?.server(server.devices());
-        let mut guest = if plugged { setup.modem(modem.path()) } else { setup }.boot()?;
-        guest.wait_shell()?;
-        Ok(Self { guest, modem, server, _rig: rig })
-    }
 }
 
 fn online_after_a_cold_boot(board: Board) -> Result<(), Failure> {

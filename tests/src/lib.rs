@@ -20,6 +20,7 @@ pub mod process;
 pub mod programs;
 pub mod relay;
 pub mod rig;
+pub mod scene;
 pub mod service_manager;
 pub mod settings;
 pub mod stage;
