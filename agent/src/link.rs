@@ -88,6 +88,11 @@ impl Link {
         self.session = Some(Session::new(self.dialect(), greeting, terms, now));
     }
 
+    /// The session, once it has begun.
+    pub const fn session(&mut self) -> Option<&mut Session> {
+        self.session.as_mut()
+    }
+
     /// What to wait for.
     #[must_use]
     pub fn interest(&self) -> PollFlags {

@@ -9,7 +9,7 @@ mod wire;
 use std::time::{Duration, Instant};
 
 use heapless::{Deque, String};
-use moorline_protocol::{Imei, Time};
+use moorline_protocol::{Imei, Status, Time};
 
 use crate::clock::Now;
 pub use wire::{Dialect, PeerError};
@@ -138,6 +138,7 @@ struct Due {
     echo: Option<u32>,
     time: bool,
     heartbeat: bool,
+    status: Option<Status>,
     goodbye: Option<u8>,
 }
 
@@ -221,7 +222,7 @@ impl Session {
     pub fn poll_transmit(&mut self, out: &mut [u8], now: Now) -> Option<usize> {
         loop {
             let say = self.next_due(now)?;
-            let written = self.wire.say(say, &self.greeting, out);
+            let written = self.wire.say(&say, &self.greeting, out);
             if let Say::Goodbye { .. } = say {
                 self.end(End::Closed);
             }
@@ -262,6 +263,19 @@ impl Session {
         }
     }
 
+    /// Tells the server how the device and its line are, as soon as it has taken the device in; a report that has not gone
+    /// out yet is replaced. It counts as a heartbeat. A classic server is told nothing: its dialect has no words for it.
+    pub fn report(&mut self, status: Status) {
+        if self.state < State::Closing {
+            self.due.status = Some(status);
+        }
+    }
+
+    /// Asks at once whether the way still stands, unless an answer is waited for already.
+    pub fn check(&mut self) {
+        self.due.heartbeat |= self.state == State::Registered && self.owed.is_none();
+    }
+
     fn next_due(&mut self, now: Now) -> Option<Say> {
         if std::mem::take(&mut self.due.greeting) {
             self.ask(now);
@@ -280,6 +294,11 @@ impl Session {
         if std::mem::take(&mut self.due.heartbeat) {
             self.ask(now);
             return Some(Say::Heartbeat);
+        }
+        if self.state == State::Registered
+            && let Some(status) = self.due.status.take()
+        {
+            return Some(Say::Status(status));
         }
         self.due.goodbye.take().map(|reason| Say::Goodbye { reason })
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use moorline_agent::backoff::{Backoff, Cause, Limits};
 use moorline_agent::session::{self as agent, End};
-use moorline_protocol::{Imei, ImeiError, rejection, server_goodbye};
+use moorline_protocol::{Imei, ImeiError, Status, rejection, server_goodbye};
 use moorline_server::session::{self as server, Binding, Event, Rejection};
 use moorline_testbed::pair::{Pair, Setup};
 use proptest::prelude::*;
@@ -425,4 +425,48 @@ proptest! {
         pair.deliver_to_device(&bytes);
         pair.run_for(DAY);
     }
+}
+
+#[test]
+fn report_is_told_once_and_stands_for_a_heartbeat() {
+    let mut pair = Setup::default().join();
+    let status = Status { signal_dbm: Some(-73), registration: Some(5), ..Status::default() };
+    // Before the server has taken the device in there is nobody to tell; the later of two reports is the one.
+    pair.sessions().0.report(Status::default());
+    pair.sessions().0.report(status.clone());
+    pair.run_for(30 * SECOND);
+    let told = |event: &Event| matches!(event, Event::Status(told) if **told == status);
+    assert_eq!((pair.count(told), pair.count(|event| matches!(event, Event::Status(_)))), (1, 1));
+    let writes = pair.device_writes;
+    pair.sessions().0.report(status.clone());
+    pair.run_for(59 * SECOND);
+    assert_eq!((pair.count(told), pair.device_writes), (2, writes + 1));
+    assert_eq!(heartbeats(&pair), 0);
+}
+
+#[test]
+fn classic_server_is_told_no_report() {
+    let mut pair = Setup::classic().join();
+    pair.run_for(2 * SECOND);
+    let writes = pair.device_writes;
+    pair.sessions().0.report(Status::default());
+    pair.run_for(30 * SECOND);
+    assert_eq!((pair.device_writes, pair.device_end()), (writes, None));
+}
+
+#[test]
+fn check_asks_at_once_and_only_once() {
+    let mut pair = Setup::default().join();
+    pair.run_for(10 * SECOND);
+    pair.sessions().0.check();
+    pair.sessions().0.check();
+    pair.run_for(SECOND);
+    assert_eq!(heartbeats(&pair), 1);
+    // On a way that is gone the end comes after the two ordinary deadlines, and not after the interval.
+    pair.dark = true;
+    pair.sessions().0.check();
+    let asked = pair.elapsed();
+    let end = pair.run_to_end(MINUTE);
+    assert!(matches!(end, Some(End::Silent { .. })), "{end:?}");
+    assert!(pair.elapsed() - asked <= 20 * SECOND);
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use heapless::{String, Vec};
 use moorline_protocol::{
-    DeviceMessage, Hello, MessageError, Rejected, ServerGoodbye, ServerMessage, Time, Welcome,
+    DeviceMessage, Hello, MessageError, Rejected, ServerGoodbye, ServerMessage, Status, Time, Welcome,
     classic::{self, ClassicError, Reply, ReplyDecoder, Request},
     frame::{self, Decoder, FrameError},
 };
@@ -30,11 +30,12 @@ impl fmt::Display for Dialect {
 }
 
 /// What a session has to say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Say {
     Greeting { heartbeat_s: u32 },
     Heartbeat,
     TimeRequest { t1: i64 },
+    Status(Status),
     EchoAck { token: u32 },
     Goodbye { reason: u8 },
 }
@@ -117,7 +118,7 @@ impl Wire {
     }
 
     /// Writes what is said to the front of `out`; `None` when this dialect has no words for it.
-    pub(super) fn say(&self, say: Say, greeting: &Greeting, out: &mut [u8]) -> Option<usize> {
+    pub(super) fn say(&self, say: &Say, greeting: &Greeting, out: &mut [u8]) -> Option<usize> {
         match self {
             Self::Native(_) => native(say, greeting).encode(out).ok(),
             Self::Classic(_) => {
@@ -199,8 +200,8 @@ const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
-fn native(say: Say, greeting: &Greeting) -> DeviceMessage {
-    match say {
+fn native(say: &Say, greeting: &Greeting) -> DeviceMessage {
+    match *say {
         Say::Greeting { heartbeat_s } => DeviceMessage::Hello(Hello {
             imei: greeting.imei.as_u64(),
             app_id: greeting.app_id,
@@ -211,20 +212,21 @@ fn native(say: Say, greeting: &Greeting) -> DeviceMessage {
         }),
         Say::Heartbeat => DeviceMessage::Heartbeat,
         Say::TimeRequest { t1 } => DeviceMessage::TimeRequest { t1 },
+        Say::Status(ref status) => DeviceMessage::Status(status.clone()),
         Say::EchoAck { token } => DeviceMessage::EchoAck { token },
         Say::Goodbye { reason } => DeviceMessage::Goodbye { reason },
     }
 }
 
-fn classic(say: Say, greeting: &Greeting) -> Option<Request> {
-    match say {
+fn classic(say: &Say, greeting: &Greeting) -> Option<Request> {
+    match *say {
         Say::Greeting { .. } => Some(Request::Register {
             app_id: uuid_text(&greeting.app_id),
             imei: decimal(greeting.imei.as_u64()),
         }),
         Say::Heartbeat => Some(Request::Heartbeat),
         Say::TimeRequest { .. } => Some(Request::DateTime),
-        Say::EchoAck { .. } | Say::Goodbye { .. } => None,
+        Say::Status(_) | Say::EchoAck { .. } | Say::Goodbye { .. } => None,
     }
 }
 
