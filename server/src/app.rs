@@ -5,7 +5,6 @@ mod systemd;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +23,7 @@ use crate::config::Config;
 use crate::connection::Link;
 use crate::listener;
 use crate::metrics::Metrics;
+use crate::ports::Ports;
 use crate::refusals::Refusals;
 use crate::seats::Seats;
 use crate::tls::TlsSource;
@@ -94,6 +94,8 @@ impl App {
         say_policy(&config, capacity);
         let metrics = Arc::new(Metrics::new());
         let tls = TlsSource::new(&config.tls)?;
+        // Before the store, which a second server by mistake must not touch.
+        let Ports { devices, operators } = Ports::open(&config)?;
         let fleet = Fleet::open(&config, &metrics)?;
         let link = Arc::new(Link {
             tls,
@@ -105,11 +107,9 @@ impl App {
             refusals: Refusals::default(),
         });
         let readiness = Arc::new(Readiness::default());
-        let port = listener::open(config.devices)
-            .map_err(|fault| no_port(&config, "devices", config.devices, &fault))?;
-        let operators = serve_operators(&config, &link, &fleet, &readiness).await?;
-        info!("listening for devices on {}", name_of(&port));
-        let accepting = tokio::spawn(listener::accept(port, Arc::clone(&link)));
+        let operators = serve_operators(operators, &link, &fleet, &readiness);
+        info!("listening for devices on {}", name_of(&devices));
+        let accepting = tokio::spawn(listener::accept(devices, Arc::clone(&link)));
         readiness.set_accepting(true);
         let manager = Manager::from_environment();
         Ok(Self { config, credentials, link, fleet, accepting, readiness, operators, signals, manager })
@@ -181,17 +181,13 @@ impl App {
     }
 }
 
-/// Opens the operators' port and serves it until the sender that is returned is dropped.
-#[expect(clippy::disallowed_methods, reason = "the server's one port for operators")]
-async fn serve_operators(
-    config: &Config,
+/// Serves the operators' port until the sender that is returned is dropped.
+fn serve_operators(
+    port: TcpListener,
     link: &Link,
     fleet: &Fleet,
     readiness: &Arc<Readiness>,
-) -> Result<oneshot::Sender<()>, Failure> {
-    let port = TcpListener::bind(config.operators)
-        .await
-        .map_err(|fault| no_port(config, "operators", config.operators, &fault))?;
+) -> oneshot::Sender<()> {
     info!("operators on http://{}", name_of(&port));
     let operators = Operators {
         registry: Arc::clone(&fleet.registry),
@@ -205,7 +201,7 @@ async fn serve_operators(
         // It is never sent on.
         let _ = dropped.await;
     }));
-    Ok(sender)
+    sender
 }
 
 impl Signals {
@@ -237,8 +233,4 @@ fn say_policy(config: &Config, capacity: usize) {
 /// A port's own address: the configured one may have said 0.
 fn name_of(port: &TcpListener) -> String {
     port.local_addr().map_or_else(|fault| fault.to_string(), |address| address.to_string())
-}
-
-fn no_port(config: &Config, key: &str, address: SocketAddr, fault: &io::Error) -> Failure {
-    Failure::Start(format!("{}: listen.{key}: cannot listen on {address}: {fault}", config.file.display()))
 }

@@ -15,6 +15,7 @@ pub mod identity;
 pub mod listener;
 pub mod log;
 pub mod metrics;
+mod ports;
 pub mod refusals;
 pub mod registry;
 pub mod seats;

@@ -1,23 +1,19 @@
-//! The device port: accepts, always, and gives every connection its seat and its task. The one place that opens it.
+//! The device port: accepts, always, and gives every connection its seat and its task. It is opened in `ports.rs`.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use listenfd::ListenFd;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use crate::admission::Eviction;
 use crate::connection::{self, Link};
 use crate::exit::Exit;
-
-/// As many as may knock in the instant between two accepts, as after a restart.
-const BACKLOG: i32 = 4096;
 
 /// TCP asks a silent peer after a minute, and again every 15 s; four unanswered end it. A device that has vanished without
 /// a word must not hold its descriptor until the heartbeat's patience, which may be over an hour.
@@ -34,26 +30,6 @@ const RESERVED_DESCRIPTORS: u64 = 128;
 
 /// How long to wait for a descriptor when nobody can be sent away for one.
 const NO_ROOM: Duration = Duration::from_millis(100);
-
-/// The device port: systemd's socket where it hands one over, else `address`, for IPv4 too where that is `[::]`.
-///
-/// # Errors
-/// The address cannot be bound, or what systemd handed over is no TCP socket.
-pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    if let Some(handed_over) = ListenFd::from_env().take_tcp_listener(0)? {
-        handed_over.set_nonblocking(true)?;
-        return TcpListener::from_std(handed_over);
-    }
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket.into())
-}
 
 /// Raises the descriptors' soft limit to the hard one and says how many connections they suffice for.
 #[must_use]

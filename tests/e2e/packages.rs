@@ -30,7 +30,7 @@ fn packages_are_installed_upgraded_and_purged_cleanly() -> Result<(), Failure> {
     assert_eq!(machine.ask("stat -c '%a %U %G' /etc/moorline")?, "750 root moorline");
     assert_eq!(machine.ask("id -nG moorline-agent")?, "moorline-agent dialout moorline");
     assert_eq!(machine.ask("id -nG moorline-server")?, "moorline-server moorline");
-    assert_eq!(machine.enabled()?, "moorline-agent.service moorline-server.service");
+    assert_eq!(machine.enabled()?, "moorline-agent.service moorline-server.service moorline-server.socket");
     for name in PACKAGES.iter().flat_map(|(_, programs)| *programs) {
         assert!(machine.ask(&format!("{name} --version"))?.starts_with(name), "{name}");
     }
@@ -39,7 +39,7 @@ fn packages_are_installed_upgraded_and_purged_cleanly() -> Result<(), Failure> {
     machine.ask(
         "echo secret >/etc/moorline/device.key; mkdir /var/lib/moorline-agent /var/lib/moorline-server",
     )?;
-    machine.ask("systemctl --quiet disable moorline-server")?;
+    machine.ask("systemctl --quiet disable moorline-server.socket moorline-server")?;
     machine.install("0.2.0")?;
     assert_eq!(
         machine.ask("tail -qn1 /etc/moorline/server.toml /etc/moorline/agent.toml")?,
@@ -223,7 +223,7 @@ impl Machine {
 
     /// The units of ours that boot would start.
     fn enabled(&self) -> Result<String, Failure> {
-        self.ask("cd /etc/systemd/system/multi-user.target.wants && ls | grep moorline | xargs")
+        self.ask("cd /etc/systemd/system && ls multi-user.target.wants sockets.target.wants | grep moorline | xargs")
     }
 
     /// What was written under a name of ours, or left there.

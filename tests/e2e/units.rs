@@ -168,20 +168,32 @@ fn drivers_of_usb_modems_are_loaded_before_they_are_allowed() -> Result<(), Fail
 }
 
 #[test]
-fn server_takes_over_the_port_that_systemd_holds() -> Result<(), Failure> {
+fn server_takes_over_the_ports_that_systemd_holds() -> Result<(), Failure> {
     let rig = Rig::new()?;
-    let port = free_address()?;
-    let name = Unit::read(SOCKET)?.all("FileDescriptorName").concat();
-    let by_hand = rig.server()?.command()?;
+    let (devices, operators) = (free_address()?, free_address()?);
+    let server = rig.server()?.set("listen.devices", devices).set("listen.operators", operators);
+    let by_hand = server.command()?;
     let mut activation = Command::new("systemd-socket-activate");
-    activation.arg(format!("--listen={port}")).arg(format!("--fdname={name}"));
+    activation.arg(format!("--listen={operators}")).arg(format!("--listen={devices}"));
     activation.arg(by_hand.get_program()).args(by_hand.get_args());
     let mut systemd = Program::start(&mut activation)?;
-    systemd.wait_for("Listening on ")?;
+    systemd.wait_for(&format!("Listening on {devices}"))?;
 
-    let mut agent = rig.agent(port, IMEI)?.start()?;
-    systemd.wait_for(&format!("listening for devices on {port}"))?;
+    let mut agent = rig.agent(devices, IMEI)?.start()?;
+    systemd.wait_for(&format!("listening for devices on {devices}"))?;
     agent.wait_for("-> online")?;
+    Ok(())
+}
+
+#[test]
+fn socket_unit_agrees_with_the_servers_defaults() -> Result<(), Failure> {
+    let unit = Unit::read(SOCKET)?;
+    assert_eq!(unit.all("ListenStream"), ["[::]:9089", "127.0.0.1:9090"]);
+    assert_eq!(unit.all("BindIPv6Only"), ["both"]);
+    // It waits for the same file as the service, or each knock would be a start that is skipped.
+    let service = Unit::read("moorline-server.service")?;
+    assert_eq!(unit.all("ConditionPathExists"), service.all("ConditionPathExists"));
+    assert_eq!(service.all("Wants"), [SOCKET]);
     Ok(())
 }
 

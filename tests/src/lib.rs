@@ -10,6 +10,7 @@ pub mod client;
 pub mod confined;
 pub mod failure;
 pub mod guest;
+pub mod held_sockets;
 pub mod http;
 pub mod left_out;
 mod lines;

@@ -51,10 +51,26 @@ impl Program {
         command: &mut Command,
         hear: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Self, Failure> {
+        Self::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()), hear)
+    }
+
+    /// Starts `command` with these for its standard input and output; what it says is heard from its standard error alone.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    #[track_caller]
+    pub fn start_between(
+        command: &mut Command,
+        input: impl Into<Stdio>,
+        output: impl Into<Stdio>,
+    ) -> Result<Self, Failure> {
+        Self::spawn(command.stdin(input).stdout(output), |_| ())
+    }
+
+    #[track_caller]
+    fn spawn(command: &mut Command, hear: impl Fn(&str) + Send + Sync + 'static) -> Result<Self, Failure> {
         let name = name(command);
         let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| Failure::new(format!("cannot start {name}: {error}")))?;
