@@ -16,6 +16,7 @@ use crate::address::Address;
 use crate::backoff::Limits;
 use crate::credentials;
 use crate::environment::Environment;
+use crate::round_trip::RoundTrip;
 use crate::session::Terms;
 use crate::tls::{self, MinVersion};
 
@@ -270,7 +271,11 @@ fn heartbeat(section: &Section<'_>) -> Terms {
         section.duration("interval", seconds(1)..=seconds(24 * 3600))
     };
     let timeout = section.duration("timeout", seconds(1)..=seconds(300));
-    Terms { interval: interval.unwrap_or(seconds(60)), timeout: timeout.unwrap_or(seconds(10)) }
+    Terms {
+        interval: interval.unwrap_or(seconds(60)),
+        timeout: timeout.unwrap_or(seconds(10)),
+        round_trip: RoundTrip::default(),
+    }
 }
 
 fn reconnect(section: &Section<'_>) -> Limits {

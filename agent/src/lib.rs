@@ -22,6 +22,7 @@ pub mod notify;
 pub mod outq;
 pub mod refusal;
 pub mod round;
+pub mod round_trip;
 pub mod run;
 pub mod session;
 pub mod signals;

@@ -12,6 +12,7 @@ use heapless::{Deque, String};
 use moorline_protocol::{Imei, Status, Time};
 
 use crate::clock::Now;
+use crate::round_trip::RoundTrip;
 pub use wire::{Dialect, PeerError};
 use wire::{Heard, Say, Wire};
 
@@ -44,8 +45,10 @@ pub struct Greeting {
 pub struct Terms {
     /// The longest silence wanted; a native server may grant another.
     pub interval: Duration,
-    /// How long an answer may take before it is missed.
+    /// The longest that an answer may take before it is missed; it may take this long until something was measured.
     pub timeout: Duration,
+    /// What was measured on this network before.
+    pub round_trip: RoundTrip,
 }
 
 /// Whether TCP still holds bytes that the server's host has not acknowledged.
@@ -147,6 +150,8 @@ struct Due {
 struct Owed {
     since: Instant,
     deadline: Instant,
+    /// The first deadline, from the question on.
+    patience: Duration,
     /// The first deadline has passed.
     missed: bool,
 }
@@ -158,6 +163,7 @@ pub struct Session {
     greeting: Greeting,
     interval: Duration,
     timeout: Duration,
+    round_trip: RoundTrip,
     state: State,
     due: Due,
     events: Deque<Event, 4>,
@@ -179,6 +185,7 @@ impl Session {
             greeting,
             interval: terms.interval.max(LEAST_INTERVAL),
             timeout: terms.timeout,
+            round_trip: terms.round_trip,
             state: State::Greeting,
             due: Due { greeting: true, ..Due::default() },
             events: Deque::new(),
@@ -310,9 +317,19 @@ impl Session {
             Some(_) => self.asked = None,
             None => {
                 self.asked = Some(now.instant);
-                let deadline = now.instant + self.timeout;
-                self.owed = Some(Owed { since: now.instant, deadline, missed: false });
+                let patience = self.patience();
+                let deadline = now.instant + patience;
+                self.owed = Some(Owed { since: now.instant, deadline, patience, missed: false });
             }
+        }
+    }
+
+    /// How long the answer to the next question may take. A greeting's has the longest: a server that takes its fleet back in
+    /// is busy, and giving it up early would make it busier.
+    fn patience(&self) -> Duration {
+        match self.state {
+            State::Registered => self.round_trip.deadline(self.timeout),
+            _ => self.timeout,
         }
     }
 
@@ -367,7 +384,9 @@ impl Session {
     fn on_answer(&mut self, now: Now) {
         self.owed = None;
         if let Some(asked) = self.asked.take() {
-            self.emit(Event::Answered { round_trip: now.instant.saturating_duration_since(asked) });
+            let round_trip = now.instant.saturating_duration_since(asked);
+            self.round_trip.measured(round_trip);
+            self.emit(Event::Answered { round_trip });
         }
     }
 
@@ -392,7 +411,11 @@ impl Session {
             let waited = now.instant.saturating_duration_since(owed.since);
             return self.end(End::Silent { waited, acknowledged: !in_flight });
         }
-        self.owed = Some(Owed { deadline: now.instant + self.timeout, missed: true, ..owed });
+        // Twice as long as before, as RFC 6298 section 5.5 has it; and a server whose host takes the questions in is given
+        // all the time there is, since the way is not what keeps it.
+        let patience = if in_flight { (owed.patience * 2).min(self.timeout) } else { self.timeout };
+        let patience = patience.max(owed.patience);
+        self.owed = Some(Owed { deadline: now.instant + patience, missed: true, ..owed });
         // A frame behind a lost frame tells nothing: TCP delivers neither. And a greeting is said once.
         self.due.heartbeat = !in_flight && self.state == State::Registered;
     }

@@ -26,7 +26,8 @@ use crate::identification::Model;
 use crate::link::{Link, LinkError};
 use crate::log;
 use crate::round::{Failure, Round, Step, Target};
-use crate::session::{Dialect, Event, Greeting};
+use crate::round_trip::RoundTrip;
+use crate::session::{Dialect, Event, Greeting, Terms};
 use crate::tcp;
 use crate::tls::Tls;
 use server_time::ServerTime;
@@ -62,6 +63,8 @@ pub struct Uplink {
     /// What went wrong last, and when.
     last_fault: Option<(i64, String)>,
     round_trip: Option<Duration>,
+    /// What the deadlines of answers come from, over all sessions.
+    measured: RoundTrip,
     /// Something happened that operators should see.
     news: bool,
 }
@@ -80,6 +83,7 @@ impl Uplink {
             label: State::Nameless.label(),
             last_fault: None,
             round_trip: None,
+            measured: RoundTrip::default(),
             news: true,
             config,
             tls,
@@ -299,7 +303,8 @@ impl Uplink {
             let fault = Fault::refused("the server does not speak moorline/1; see `server.protocol`");
             return self.on_tried(target, &fault, now);
         }
-        link.begin_session(greeting, self.config.heartbeat, now);
+        let terms = Terms { round_trip: self.measured, ..self.config.heartbeat };
+        link.begin_session(greeting, terms, now);
         let (version, dialect) = (link.tls_version(), link.dialect());
         self.set_state(State::Registering { target, link }, format_args!(": {version}, {dialect}"));
     }
@@ -332,7 +337,10 @@ impl Uplink {
             Event::Registered { session_id, heartbeat, spread } => {
                 self.on_registered(session_id, heartbeat, spread, now);
             }
-            Event::Answered { round_trip } => self.round_trip = Some(round_trip),
+            Event::Answered { round_trip } => {
+                self.measured.measured(round_trip);
+                self.round_trip = Some(round_trip);
+            }
             Event::Time { offset_ms, round_trip } => {
                 self.on_time(offset_ms, round_trip, now);
             }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use moorline_agent::clock::{self, FlooredClock, Now};
 use moorline_agent::link::{Link, LinkError};
+use moorline_agent::round_trip::RoundTrip;
 use moorline_agent::session::{Event, Greeting, Terms};
 use moorline_agent::tls::{self, MinVersion, Tls};
 use moorline_agent::{credentials, tcp};
@@ -103,7 +104,7 @@ impl Probe {
         while !link.is_secured() {
             step(&mut link, clock::now())?;
         }
-        let terms = Terms { interval: INTERVAL, timeout: PATIENCE };
+        let terms = Terms { interval: INTERVAL, timeout: PATIENCE, round_trip: RoundTrip::default() };
         link.begin_session(self.greeting.clone(), terms, clock::now());
         // The event comes before the time request goes out, so that Welcome is the last that was said.
         let welcome = loop {

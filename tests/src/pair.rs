@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use moorline_agent::{
     clock::Now as DeviceNow,
+    round_trip::RoundTrip,
     session::{self as agent, Greeting, InFlight, Session as Device, Terms},
 };
 use moorline_protocol::Imei;
@@ -52,7 +53,11 @@ impl Default for Setup {
             dialect: agent::Dialect::Native,
             imei,
             certified: Some(imei),
-            terms: Terms { interval: Duration::from_secs(60), timeout: Duration::from_secs(10) },
+            terms: Terms {
+                interval: Duration::from_secs(60),
+                timeout: Duration::from_secs(10),
+                round_trip: RoundTrip::default(),
+            },
             policy: Policy {
                 binding: Binding::Required,
                 heartbeat_min: Duration::from_secs(10),
