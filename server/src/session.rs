@@ -10,6 +10,7 @@
 //! [`Session::reject`].
 
 mod refusal;
+mod silence;
 mod wire;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use moorline_protocol::{Hello, Imei, Status, classic, device_goodbye};
 
 use crate::clock::Now;
 pub use refusal::{Cause, Rejection};
+use silence::{Due, Silence, patience};
 pub use wire::{Dialect, PeerError};
 use wire::{Heard, Say, Wire};
 
@@ -134,9 +136,7 @@ pub struct Session {
     state: State,
     say: Option<Say>,
     event: Deque<Event, 2>,
-    heard_at: Instant,
-    /// The longest silence that is waited out.
-    patience: Duration,
+    silence: Silence,
 }
 
 impl Session {
@@ -149,8 +149,7 @@ impl Session {
             state: State::ExpectHello,
             say: None,
             event: Deque::new(),
-            heard_at: now.instant,
-            patience: policy.first_message,
+            silence: Silence::new(now.instant, policy.first_message),
             policy,
         }
     }
@@ -171,9 +170,16 @@ impl Session {
 
     /// Call at [`Self::poll_timeout`], or earlier without harm.
     pub fn handle_timeout(&mut self, now: Now) {
-        if self.poll_timeout().is_some_and(|deadline| now.instant >= deadline) {
-            let cause = if self.state == State::ExpectHello { Cause::NoHello } else { Cause::Idle };
-            self.end(cause, Duration::ZERO);
+        if matches!(self.state, State::Closing(_) | State::Ended) {
+            return;
+        }
+        match self.silence.due(now.instant) {
+            Some(Due::Echo(token)) => self.echo(token),
+            Some(Due::End) => {
+                let cause = if self.state == State::ExpectHello { Cause::NoHello } else { Cause::Idle };
+                self.end(cause, Duration::ZERO);
+            }
+            None => {}
         }
     }
 
@@ -197,14 +203,14 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Closing(_) | State::Ended => None,
-            _ => Some(self.heard_at + self.patience),
+            _ => Some(self.silence.deadline()),
         }
     }
 
     /// The registry took the device in.
     pub fn accept(&mut self, session_id: u64) {
         let State::ExpectVerdict { heartbeat, then } = self.state else { return };
-        self.patience = heartbeat.map_or(self.policy.classic_idle, patience);
+        self.silence.wait_out(heartbeat.map_or(self.policy.classic_idle, patience));
         self.state = State::Registered { registered: then.is_none() };
         self.say = Some(match then {
             None => Say::Welcome {
@@ -252,7 +258,7 @@ impl Session {
     }
 
     fn on_heard(&mut self, heard: Heard, now: Now) {
-        self.heard_at = now.instant;
+        self.silence.broken(now.instant);
         match self.wire.dialect() {
             Dialect::Native => self.on_native(heard, now),
             Dialect::Classic => self.on_classic(&heard),
@@ -272,7 +278,7 @@ impl Session {
             }
             (_, Heard::Status(status)) => self.emit(Event::Status(Box::new(status))),
             (_, Heard::Interval { seconds }) => {
-                self.patience = patience(self.grant(Duration::from_secs(seconds.into())));
+                self.silence.told(self.grant(Duration::from_secs(seconds.into())));
             }
             (_, Heard::EchoAck { token }) => self.emit(Event::EchoAck { token }),
             (_, Heard::Goodbye { reason }) => {
@@ -350,7 +356,7 @@ impl Session {
                 self.reject(Rejection::NoIdentity);
             }
             (Binding::IfPresent | Binding::Off, None) => {
-                self.patience = self.policy.classic_idle;
+                self.silence.wait_out(self.policy.classic_idle);
                 self.state = State::Anonymous;
                 self.say = Some(self.answer(then));
             }
@@ -409,11 +415,6 @@ fn classic_registration(imei: Imei, app_id: Option<[u8; 16]>) -> Box<Registratio
         boot_id: None,
         heartbeat: None,
     })
-}
-
-/// A device is let go after two and a half heartbeats: one may be lost, and the next one late.
-fn patience(heartbeat: Duration) -> Duration {
-    heartbeat * 5 / 2
 }
 
 fn whole_seconds(duration: Duration) -> u32 {

@@ -1,0 +1,76 @@
+//! How long a device may be silent, and when it is asked whether the way down to it still works. It knows no message.
+//!
+//! A device that tells its longest silence by Interval wants to learn how long the carrier's NAT remembers its flow. What it
+//! says itself after a silence opens a new mapping in many NATs and so proves nothing; what the server says to it does.
+
+use std::time::{Duration, Instant};
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Silence {
+    heard_at: Instant,
+    /// The longest that is waited out.
+    patience: Duration,
+    /// The longest that the device told, after which it is asked; `None`: it told none, and is never asked.
+    told: Option<Duration>,
+    /// How often it was asked: the token of the last question.
+    asked: u32,
+    /// It was asked since it was heard last: one question for one silence.
+    waits: bool,
+}
+
+/// What a silence has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// The device is to be asked, with this token.
+    Echo(u32),
+    /// The device is to be let go.
+    End,
+}
+
+impl Silence {
+    pub(super) const fn new(heard_at: Instant, patience: Duration) -> Self {
+        Self { heard_at, patience, told: None, asked: 0, waits: false }
+    }
+
+    /// Something came. Its answer goes out in the same breath, so the silence of both sides begins here.
+    pub(super) const fn broken(&mut self, now: Instant) {
+        self.heard_at = now;
+        self.waits = false;
+    }
+
+    /// Waits out silences of this length from now on.
+    pub(super) const fn wait_out(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// The device told its longest silence.
+    pub(super) fn told(&mut self, longest: Duration) {
+        self.told = Some(longest);
+        self.patience = patience(longest);
+    }
+
+    /// When [`Self::due`] has something.
+    pub(super) fn deadline(&self) -> Instant {
+        let next = self.told.filter(|_| !self.waits).unwrap_or(self.patience);
+        self.heard_at + next
+    }
+
+    /// What is to be done now that `now` has come.
+    pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
+        if now < self.deadline() {
+            return None;
+        }
+        if self.told.is_none() || self.waits {
+            return Some(Due::End);
+        }
+        self.waits = true;
+        self.asked = self.asked.wrapping_add(1);
+        Some(Due::Echo(self.asked))
+    }
+}
+
+/// A device is let go after two and a half of its longest silences: one heartbeat may be lost, and the next one late.
+pub(super) fn patience(longest: Duration) -> Duration {
+    longest * 5 / 2
+}
