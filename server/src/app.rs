@@ -84,15 +84,19 @@ struct Signals {
 }
 
 impl App {
-    /// Builds everything and opens the ports.
+    /// Builds everything and opens the ports; what it counts goes to `metrics`.
     ///
     /// # Errors
     /// [`Failure`], with nothing left behind.
-    pub async fn start(config: Config, credentials: Option<PathBuf>) -> Result<Self, Failure> {
+    pub async fn start(
+        config: Config,
+        credentials: Option<PathBuf>,
+        metrics: Metrics,
+    ) -> Result<Self, Failure> {
         let signals = Signals::new().map_err(|fault| Failure::Start(format!("no signals: {fault}")))?;
         let capacity = listener::raise_descriptor_limit();
         say_policy(&config, capacity);
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(metrics);
         let tls = TlsSource::new(&config.tls)?;
         // Before the store, which a second server by mistake must not touch.
         let Ports { devices, operators } = Ports::open(&config)?;

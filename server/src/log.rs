@@ -2,34 +2,73 @@
 //!
 //! Under systemd the journal knows the time, and a line begins with its priority (`<4>`, sd-daemon(3)). Elsewhere it
 //! begins with the time and the level. Whatever a line holds, it stays one line: control characters are escaped, since
-//! some of the text was chosen by peers.
+//! some of the text was chosen by peers. Nobody who logs waits for standard error: see `outlet`.
+
+mod outlet;
 
 use std::fmt::{self, Write as _};
+use std::panic;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use prometheus_client::metrics::counter::Counter;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Subscriber, error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock;
+use outlet::Outlet;
+
+/// How long the end waits for standard error to take the last lines.
+const LAST_LINES: Duration = Duration::from_millis(400);
+
+/// The running log. When it ends, the last lines are written, as far as they are taken in time.
+pub struct Log {
+    outlet: Outlet,
+    lost: Counter,
+}
+
+impl Log {
+    /// Counts the lines that were lost because standard error did not take them.
+    #[must_use]
+    pub const fn lost(&self) -> &Counter {
+        &self.lost
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.outlet.close(LAST_LINES);
+    }
+}
 
 /// Starts the log. `filter` is `MOORLINE_LOG`, as in `debug` or `info,moorline_server::tls=debug`; `journal` is whether
 /// standard error goes to the journal.
 ///
 /// # Errors
-/// The filter cannot be understood.
-pub fn start(filter: Option<&str>, journal: bool) -> Result<(), String> {
+/// The filter cannot be understood, or there are no threads.
+pub fn start(filter: Option<&str>, journal: bool) -> Result<Log, String> {
     let filter = EnvFilter::try_new(filter.unwrap_or("info"))
         .map_err(|fault| format!("MOORLINE_LOG cannot be understood: {fault}"))?;
+    let lost = Counter::default();
+    let counting = lost.clone();
+    let count = move || {
+        counting.inc();
+    };
+    let say = |lost| warn!("{lost} lines were lost here: standard error did not take them");
+    let outlet = Outlet::open(std::io::stderr(), count, say)
+        .map_err(|fault| format!("no thread for the log: {fault}"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(outlet.clone())
         .event_format(Lines { journal })
         .init();
-    Ok(())
+    // Else the words of a panic go to standard error the way that waits.
+    panic::set_hook(Box::new(|panic| error!("a fault in this program: {panic}")));
+    Ok(Log { outlet, lost })
 }
 
 /// Whether standard error is the stream that `JOURNAL_STREAM` (`DEVICE:INODE`) names; it may have been redirected since.

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use moorline_server::app::{App, Failure};
 use moorline_server::config::{self, Config};
 use moorline_server::log;
+use moorline_server::metrics::Metrics;
 use tracing::error;
 
 /// EX_CONFIG of sysexits.h.
@@ -85,11 +86,14 @@ fn check(arguments: &Arguments, environment: &Environment) -> ExitCode {
 }
 
 fn serve(arguments: &Arguments, environment: Environment) -> ExitCode {
-    if let Err(text) = log::start(environment.log.as_deref(), environment.journal) {
-        eprintln!("{text}");
-        return ExitCode::from(WRONG_CONFIGURATION);
-    }
-    match run(arguments, environment.credentials) {
+    let log = match log::start(environment.log.as_deref(), environment.journal) {
+        Ok(log) => log,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(WRONG_CONFIGURATION);
+        }
+    };
+    match run(arguments, environment.credentials, Metrics::beside(log.lost().clone())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Config(mistakes)) => {
             for mistake in &mistakes {
@@ -104,7 +108,7 @@ fn serve(arguments: &Arguments, environment: Environment) -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments, credentials: Option<PathBuf>) -> Result<(), Failure> {
+fn run(arguments: &Arguments, credentials: Option<PathBuf>, metrics: Metrics) -> Result<(), Failure> {
     let config = Config::read(&arguments.config, credentials.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One more than may be busy with a handshake, so that the sessions that stand always have a thread.
@@ -113,7 +117,7 @@ fn run(arguments: &Arguments, credentials: Option<PathBuf>) -> Result<(), Failur
         .build()
         .map_err(|fault| Failure::Start(format!("no threads: {fault}")))?;
     runtime.block_on(async {
-        App::start(config, credentials).await?.run().await;
+        App::start(config, credentials, metrics).await?.run().await;
         Ok(())
     })
 }

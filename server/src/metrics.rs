@@ -36,6 +36,7 @@ pub struct Metrics {
     bytes: Family<Direction, Counter>,
     received: Counter,
     sent: Counter,
+    log_lost: Counter,
     store: StoreMetrics,
 }
 
@@ -78,6 +79,12 @@ impl Metrics {
     /// All at zero.
     #[must_use]
     pub fn new() -> Self {
+        Self::beside(Counter::default())
+    }
+
+    /// As [`Self::new`], beside what the log counts already: its lines that were lost.
+    #[must_use]
+    pub fn beside(log_lost: Counter) -> Self {
         let bytes = Family::<Direction, Counter>::default();
         let mut metrics = Self {
             series: Series::with_prefix("moorline"),
@@ -93,6 +100,7 @@ impl Metrics {
             received: bytes.get_or_create_owned(&Direction { direction: "received" }),
             sent: bytes.get_or_create_owned(&Direction { direction: "sent" }),
             bytes,
+            log_lost,
             store: StoreMetrics::new(),
         };
         for dialect in [Dialect::Native, Dialect::Classic] {
@@ -129,6 +137,11 @@ impl Metrics {
         series.register("time_requests", "Time requests answered", self.time_requests.clone());
         series.register("messages_skipped", "Messages that this version does not know", self.skipped.clone());
         series.register("tls_bytes", "Bytes on device connections, TLS included", self.bytes.clone());
+        series.register(
+            "log_lost_lines",
+            "Log lines that were lost because standard error did not take them",
+            self.log_lost.clone(),
+        );
         self.store.name_series(series);
     }
 
