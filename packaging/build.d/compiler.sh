@@ -30,7 +30,7 @@ distribution_compiler() {
     read -r version suffix < <(newest_source_package "$arch") || true
     [[ -n ${version:-} ]] || die "the package archive has no Rust of version $(rust_version) or newer with its source" "$(rustup_way)"
     root="$CACHE/rust-$version"
-    if [[ ! -x $root/rustc ]]; then
+    if ! "$root/rustc" --version >/dev/null 2>&1; then
         mapfile -t packages < <(compiler_packages "$arch" "rustc$suffix")
         archive_unpack "$arch" "$root" "rust$suffix-src" "${packages[@]}"
         finish_compiler "$root"
@@ -68,21 +68,24 @@ compiler_packages() {
     done
 }
 
-# Makes the unpacked tree usable where it lies: the source where cargo looks for it, and one program that finds its libraries.
+# Makes the unpacked tree usable wherever it lies, as a cache may be moved: the source where cargo looks for it, and one
+# program that finds its libraries.
 finish_compiler() {
     local root=$1 program libraries sysroot source
-    program=$(find "$root/usr" -type f -name rustc -path '*/bin/*' | head -n 1)
-    libraries=$(find "$root/usr" -name '*.so*' -not -path '*/rustlib/*' -printf '%h\n' | sort -u | paste -sd:)
+    program=$(cd "$root" && find usr -type f -name rustc -path '*/bin/*' | head -n 1)
+    # shellcheck disable=SC2016 # the program's own $here
+    libraries=$(cd "$root" && find usr -name '*.so*' -not -path '*/rustlib/*' -printf '$here/%h\n' | sort -u | paste -sd:)
     cat >"$root/rustc.part" <<END
 #!/bin/sh
-LD_LIBRARY_PATH='$libraries' exec '$program' "\$@"
+here=\$(dirname "\$0")
+LD_LIBRARY_PATH="$libraries" exec "\$here/$program" "\$@"
 END
     chmod +x "$root/rustc.part"
     sysroot=$("$root/rustc.part" --print sysroot)
     source=$(find "$root/usr/src" "$root/usr/lib" -path '*/library/std/Cargo.toml' | head -n 1)
     if [[ ! -e $sysroot/lib/rustlib/src/rust/library ]]; then
         mkdir -p "$sysroot/lib/rustlib/src"
-        ln -sfn "${source%/library/std/Cargo.toml}" "$sysroot/lib/rustlib/src/rust"
+        ln -sfnr "${source%/library/std/Cargo.toml}" "$sysroot/lib/rustlib/src/rust"
     fi
     mv "$root/rustc.part" "$root/rustc"
 }

@@ -1,5 +1,5 @@
 //! The workspace's programs, built as they are shipped: each crate by itself, so that no other crate's features are in
-//! them.
+//! them. Or another machine's agent in place of this machine's: see [`OTHER_AGENT`].
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -10,6 +10,10 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::failure::Failure;
+
+/// The variable that names an agent which `packaging/build` has made, as TRIPLE/FLAVOUR. Every test then has that one in
+/// place of the one that is built here, and starts it as any program: it runs under QEMU where it is foreign.
+pub const OTHER_AGENT: &str = "MOORLINE_AGENT";
 
 /// The path of one of the workspace's programs, built when it is not fresh.
 ///
@@ -26,6 +30,12 @@ pub fn program(name: &str) -> Result<PathBuf, Failure> {
 /// The compiler refused it.
 #[track_caller]
 pub fn program_with(name: &str, features: &[&str]) -> Result<PathBuf, Failure> {
+    if let Some(other) = env::var_os(OTHER_AGENT).filter(|_| name == "moorline-agent") {
+        if other.as_encoded_bytes().ends_with(b"smallest") && !features.is_empty() {
+            return Err(Failure::new(format!("the smallest agent is built without {}", features.join(", "))));
+        }
+        return shipped_agent(&other);
+    }
     let shelf = shelf()?;
     // Cargo puts one crate's programs at one path whatever their features; so they are taken from there before another
     // process builds them in another way.
@@ -47,6 +57,26 @@ pub fn program_in(name: &str, profile: &str) -> Result<PathBuf, Failure> {
     build(name, &[], profile)
 }
 
+/// What starts the agent that `packaging/build` has made as `agent`, TRIPLE/FLAVOUR.
+///
+/// # Errors
+/// It has not made it.
+#[track_caller]
+pub fn shipped_agent(agent: impl AsRef<Path>) -> Result<PathBuf, Failure> {
+    let starter = distribution().join("run").join(agent).join("moorline-agent");
+    if starter.exists() {
+        return Ok(starter);
+    }
+    Err(Failure::new(format!("{}: there is no such agent yet: ./packaging/build", starter.display())))
+}
+
+/// The folder where `packaging/build` leaves what is shipped, as TRIPLE/FLAVOUR/PROGRAM.
+#[must_use]
+pub fn distribution() -> PathBuf {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository.join("target"), PathBuf::from).join("dist")
+}
+
 /// The folder for the programs that tests run: beside the program that runs now.
 fn shelf() -> Result<PathBuf, Failure> {
     let here = env::current_exe()?;
@@ -61,17 +91,11 @@ fn shelf() -> Result<PathBuf, Failure> {
 /// Has cargo build `name` and says where cargo put it.
 #[track_caller]
 fn build(name: &str, features: &[&str], profile: &str) -> Result<PathBuf, Failure> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(cargo);
+    let mut command = cargo("build");
     command
-        .args(["build", "--quiet", "--locked", "--message-format=json-render-diagnostics"])
-        .args(["--profile", profile])
+        .args(["--quiet", "--message-format=json-render-diagnostics", "--profile", profile])
         .args(["--package", package(name), "--bin", name, "--features", &features.join(",")])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit());
-    for (variable, _) in env::vars_os().filter(|(variable, _)| is_of_this_crate(variable)) {
-        command.env_remove(variable);
-    }
     let output = command.output()?;
     if !output.status.success() {
         return Err(Failure::new(format!("cargo cannot build {name}: {}", output.status)));
@@ -82,6 +106,17 @@ fn build(name: &str, features: &[&str], profile: &str) -> Result<PathBuf, Failur
         .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .ok_or_else(|| Failure::new(format!("cargo built {name} and does not say where")))
+}
+
+/// cargo as a shell would start it for the testbed.
+#[must_use]
+pub fn cargo(subcommand: &str) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.args([subcommand, "--locked"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    for (variable, _) in env::vars_os().filter(|(variable, _)| is_of_this_crate(variable)) {
+        command.env_remove(variable);
+    }
+    command
 }
 
 /// Whether cargo or nextest set the variable to tell this program about its own crate. Build scripts that watch such a
