@@ -27,7 +27,7 @@ pub fn check(file: &Path, environment: &Environment) -> Exit {
 }
 
 fn describe(file: &Path, config: &Config) -> String {
-    let Config { server, identity, modem, heartbeat, reconnect, state_dir } = config;
+    let Config { server, identity, modem, heartbeat, reconnect, budget, state_dir } = config;
     let addresses: Vec<_> = server
         .addresses
         .iter()
@@ -56,6 +56,7 @@ fn describe(file: &Path, config: &Config) -> String {
          imei       {imei}\n\
          heartbeat  every {}, an answer within {}\n\
          reconnect  after up to {}, doubled up to {}; a first time again after {} online\n\
+         budget     {budget}\n\
          state      {}, {}\n",
         file.display(),
         addresses.join(", "),

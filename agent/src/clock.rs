@@ -35,6 +35,13 @@ pub fn monotonic_micros() -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1000
 }
 
+/// Whole seconds since the kernel started, those that it was suspended included.
+#[must_use]
+pub fn boot_seconds() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(time.tv_sec).unwrap_or(0)
+}
+
 /// How long a poll waits from `now` to `deadline`. Rounded up, so that a loop does not turn idly until a deadline that is
 /// less than a millisecond away.
 #[must_use]

@@ -1,6 +1,8 @@
 //! `agent.toml` to a complete [`Config`]: nothing is left to be found out later, and every mistake is reported at once,
 //! those in the certificate files too.
 
+mod budget;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ pub struct Config {
     pub heartbeat: Terms,
     /// `[reconnect]`.
     pub reconnect: Limits,
+    /// `[budget]`.
+    pub budget: crate::budget::Limits,
     /// `state.dir`.
     pub state_dir: PathBuf,
 }
@@ -120,6 +124,7 @@ impl Config {
         let modem = modem(&root.section("modem"));
         let heartbeat = heartbeat(&root.section("heartbeat"));
         let reconnect = reconnect(&root.section("reconnect"));
+        let budget = budget::read(&root.section("budget"));
         let state_dir = root.section("state").string("dir").map(PathBuf::from);
         document.finish()?;
         let (Some(server), Some(identity)) = (server, identity) else {
@@ -128,7 +133,7 @@ impl Config {
         };
         let state_dir =
             state_dir.or_else(|| environment.state_dir.clone()).unwrap_or_else(|| STATE_DIR.into());
-        Ok(Self { server, identity, modem, heartbeat, reconnect, state_dir })
+        Ok(Self { server, identity, modem, heartbeat, reconnect, budget, state_dir })
     }
 
     /// Whether a session of `other` may stand on under this configuration.

@@ -3,6 +3,8 @@
 pub mod address;
 pub mod arguments;
 pub mod backoff;
+pub mod boot;
+pub mod budget;
 pub mod check;
 pub mod clock;
 pub mod config;
@@ -15,6 +17,7 @@ pub mod file;
 pub mod floor;
 pub mod identification;
 pub mod imei;
+pub mod ledger;
 pub mod link;
 pub mod log;
 pub mod modem;

@@ -5,11 +5,13 @@ use std::fmt;
 use std::io::{self, BufRead as _, ErrorKind, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
-use rustls::{ClientConnection, ProtocolVersion};
+use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 
+use crate::budget::{Gauge, Tally};
 use crate::clock::Now;
 use crate::outq;
 use crate::session::{Dialect, Event, Greeting, InFlight, MAX_TRANSMIT, Session, Terms};
@@ -25,6 +27,7 @@ pub struct Link {
     tls: ClientConnection,
     /// There once the handshake is over.
     session: Option<Session>,
+    gauge: Gauge,
     /// Since when TCP has taken nothing of what waits.
     stuck_since: Option<Instant>,
     /// The server has sent all it will.
@@ -48,10 +51,18 @@ pub enum LinkError {
 }
 
 impl Link {
-    /// Takes over a connected socket; the handshake begins with the first [`Self::poll`].
+    /// Takes over a connected socket; the handshake begins with the first [`Self::poll`]. What passes is counted in
+    /// `tally`.
     #[must_use]
-    pub fn new(socket: TcpStream, peer: SocketAddr, tls: ClientConnection) -> Self {
-        Self { socket, peer, tls, session: None, stuck_since: None, ended: false }
+    pub fn new(socket: TcpStream, peer: SocketAddr, tls: ClientConnection, tally: Rc<Tally>) -> Self {
+        let gauge = Gauge::new(peer, tally);
+        Self { socket, peer, tls, session: None, gauge, stuck_since: None, ended: false }
+    }
+
+    /// Whether the handshake resumed an earlier session.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// The server's address.
@@ -134,7 +145,7 @@ impl Link {
     pub fn handle_readable(&mut self, now: Now) -> Result<(), LinkError> {
         match self.tls.read_tls(&mut &self.socket) {
             Ok(0) => self.ended = true,
-            Ok(_) => {}
+            Ok(length) => self.gauge.received(length),
             Err(error) if is_transient(&error) => return Ok(()),
             Err(error) => return Err(LinkError::Socket(error)),
         }
@@ -142,6 +153,9 @@ impl Link {
             // The server's log should say why, too; whether that works out changes nothing.
             let _ = self.flush(now.instant);
             return Err(LinkError::Tls(fault));
+        }
+        if self.session.is_none() && self.is_resumed() {
+            self.gauge.resume();
         }
         Ok(())
     }
@@ -163,6 +177,9 @@ impl Link {
             }
             let mut out = [0; MAX_TRANSMIT];
             if let Some(length) = session.poll_transmit(&mut out, now) {
+                if let Some(purpose) = session.purpose() {
+                    self.gauge.turn_to(purpose);
+                }
                 self.tls.writer().write_all(&out[..length]).map_err(LinkError::Socket)?;
                 continue;
             }
@@ -218,7 +235,10 @@ impl Link {
     fn flush(&mut self, now: Instant) -> Result<(), LinkError> {
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut &self.socket) {
-                Ok(_) => self.stuck_since = None,
+                Ok(length) => {
+                    self.gauge.sent(length);
+                    self.stuck_since = None;
+                }
                 Err(error) if is_transient(&error) => {
                     self.stuck_since.get_or_insert(now);
                     return Ok(());
@@ -261,7 +281,7 @@ mod tests {
     fn link_whose_bytes_tcp_does_not_take_is_given_up() {
         let (socket, _deaf) = full_socket();
         let peer = socket.peer_addr().unwrap();
-        let mut link = Link::new(socket, peer, client());
+        let mut link = Link::new(socket, peer, client(), Rc::default());
         let begun = clock::now();
         assert!(link.poll(begun).unwrap().is_none());
         let deadline = link.poll_timeout().unwrap();

@@ -1,6 +1,5 @@
 //! The one loop: poll(server, signals, modem), and the deadlines of all of them. The only place that waits.
 
-use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use moorline_protocol::device_goodbye;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use crate::boot;
 use crate::clock::{self, FlooredClock, Now};
 use crate::config::Config;
 use crate::environment::Environment;
@@ -93,6 +93,7 @@ impl<'e> Agent<'e> {
             self.uplink.turn(ready.uplink, now);
             if self.uplink.is_gone() {
                 if self.stopping {
+                    self.uplink.close(now);
                     self.report(now);
                     return Exit::Asked;
                 }
@@ -141,7 +142,7 @@ impl<'e> Agent<'e> {
 
     fn identify(&mut self, now: Now) {
         let Some(imei) = self.identification.imei() else { return };
-        let greeting = self.uplink.greeting(imei, self.identification.model(), boot_id());
+        let greeting = self.uplink.greeting(imei, self.identification.model(), boot::id().0);
         self.uplink.identify(greeting, now);
     }
 
@@ -153,7 +154,8 @@ impl<'e> Agent<'e> {
                 .identification
                 .imei()
                 .map_or_else(|| "not known yet".to_owned(), |imei| imei.to_string());
-            status.write(&format!("imei     {imei}\nlink     {}\n", self.uplink));
+            let (link, ledger) = (&self.uplink, self.uplink.ledger());
+            status.write(&format!("imei     {imei}\nlink     {link}\n{ledger}\n"));
         }
         if self.notifier.turn(now.instant) || news {
             self.notifier.status(&self.uplink);
@@ -236,10 +238,4 @@ fn seed() -> Result<u64, getrandom::Error> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)?;
     Ok(u64::from_ne_bytes(seed))
-}
-
-/// The kernel's name for this boot; zeros where there is no /proc.
-fn boot_id() -> [u8; 16] {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.trim().parse::<crate::config::Uuid>().unwrap_or_default().0
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use heapless::{Deque, String};
 use moorline_protocol::{Imei, Status, Time};
 
+use crate::budget::Purpose;
 use crate::clock::Now;
 use crate::round_trip::RoundTrip;
 pub use wire::{Dialect, PeerError};
@@ -160,6 +161,8 @@ struct Owed {
 #[derive(Debug)]
 pub struct Session {
     wire: Wire,
+    /// What the last that was said is for.
+    purpose: Option<Purpose>,
     greeting: Greeting,
     interval: Duration,
     timeout: Duration,
@@ -182,6 +185,7 @@ impl Session {
     pub fn new(dialect: Dialect, greeting: Greeting, terms: Terms, now: Now) -> Self {
         Self {
             wire: Wire::new(dialect),
+            purpose: None,
             greeting,
             interval: terms.interval.max(LEAST_INTERVAL),
             timeout: terms.timeout,
@@ -234,10 +238,18 @@ impl Session {
                 self.end(End::Closed);
             }
             if written.is_some() {
+                self.purpose = say.purpose();
                 self.last_sent = now.instant;
                 return written;
             }
         }
+    }
+
+    /// What the bytes that [`Self::poll_transmit`] wrote last are for, and their answer; `None` for the greeting, which
+    /// belongs to the handshake.
+    #[must_use]
+    pub const fn purpose(&self) -> Option<Purpose> {
+        self.purpose
     }
 
     /// What happened since the last call.

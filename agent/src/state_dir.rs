@@ -1,5 +1,5 @@
 //! The state folder: made when it is missing, and judged before anything is to be kept in it. What is kept there, the last
-//! IMEI and the time floor, is `modem/identity.rs`'s and `floor.rs`'s matter. Without the folder the agent works, but
+//! IMEI, the time floor and what the budget counts, is `modem/identity.rs`'s, `floor.rs`'s and `ledger.rs`'s matter. Without the folder the agent works, but
 //! remembers nothing over a restart.
 
 use std::fmt;
@@ -58,7 +58,7 @@ impl fmt::Display for Condition {
 }
 
 /// What an agent without the folder lacks.
-pub const NOTHING_IS_KEPT: &str = "neither the last IMEI nor the time floor outlives a restart";
+pub const NOTHING_IS_KEPT: &str = "no last IMEI, time floor or budget outlives a restart";
 
 /// It names the device.
 const OWNERS_ALONE: u32 = 0o700;

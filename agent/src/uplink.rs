@@ -2,6 +2,7 @@
 //! the loop in `run.rs` owns the poll and the clock and calls [`Uplink::turn`].
 
 mod server_time;
+mod spending;
 mod state;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use crate::dns::Resolver;
 use crate::fault::{Fault, LONGEST_ABSENCE};
 use crate::floor::{self, FloorFile};
 use crate::identification::Model;
+use crate::ledger::Ledger;
 use crate::link::{Link, LinkError};
 use crate::log;
 use crate::round::{Failure, Round, Step, Target};
@@ -54,6 +56,7 @@ pub struct Uplink {
     clock: Arc<FlooredClock>,
     floor: FloorFile,
     backoff: Backoff,
+    ledger: Ledger,
     resolver: Resolver,
     round: Round,
     greeting: Option<Greeting>,
@@ -75,6 +78,7 @@ impl Uplink {
     pub fn new(config: Config, tls: Tls, clock: Arc<FlooredClock>, seed: u64) -> Self {
         Self {
             backoff: Backoff::new(config.reconnect, seed),
+            ledger: Ledger::open(config.budget, &config.state_dir),
             floor: FloorFile::new(&config.state_dir),
             round: Round::new(0, config.server.protocol),
             resolver: Resolver::default(),
@@ -118,6 +122,7 @@ impl Uplink {
     pub fn reconfigure(&mut self, config: Config, tls: Tls, now: Now) {
         let keeps = config.keeps_session_of(&self.config);
         self.backoff.set_limits(config.reconnect);
+        self.ledger.reconfigure(config.budget, &config.state_dir);
         self.floor = FloorFile::new(&config.state_dir);
         self.config = config;
         if keeps {
@@ -137,7 +142,7 @@ impl Uplink {
     /// When [`Self::turn`] has something to do, whatever comes.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.state.deadline()
+        self.state.deadline().into_iter().chain(self.ledger.deadline()).min()
     }
 
     /// Does all that is ready or due. `ready` is what the poll found at [`Self::interest`].
@@ -146,7 +151,7 @@ impl Uplink {
             let before = self.label;
             self.advance(ready, now);
             if self.label == before {
-                return;
+                return self.settle(now);
             }
             // What was ready belonged to the state before; the new one may have something to say at once.
             ready = PollFlags::empty();
@@ -191,8 +196,7 @@ impl Uplink {
             State::Nameless | State::Left => {}
             State::Offline { until, .. } => {
                 if now.instant >= *until {
-                    self.round = Round::new(self.config.server.addresses.len(), self.config.server.protocol);
-                    self.next_step(now);
+                    self.begin_round(now);
                 }
             }
             State::Resolving { server, lookup, deadline } => {
@@ -234,6 +238,7 @@ impl Uplink {
                     let Address { host, port, .. } = &self.config.server.addresses[server];
                     match self.resolver.look_up(host, *port) {
                         Ok(lookup) => {
+                            self.ledger.count_lookup();
                             let detail = host.clone();
                             let deadline = now.instant + RESOLVE_TIMEOUT;
                             let state = State::Resolving { server, lookup, deadline };
@@ -242,14 +247,19 @@ impl Uplink {
                         Err(error) => self.note(now, &format!("{host}: cannot be looked up: {error}")),
                     }
                 }
-                Step::Connect(target) => match tcp::begin(target.address) {
-                    Ok(socket) => {
-                        let deadline = now.instant + CONNECT_TIMEOUT;
-                        let state = State::Connecting { target, socket, deadline };
-                        return self.set_state(state, format_args!(" to {}", target.address));
+                Step::Connect(target) => {
+                    if let Err(wait) = self.ledger.attempt(now) {
+                        return self.wait(wait, now);
                     }
-                    Err(error) => self.on_failed(target, &unreachable(&error), now),
-                },
+                    match tcp::begin(target.address) {
+                        Ok(socket) => {
+                            let deadline = now.instant + CONNECT_TIMEOUT;
+                            let state = State::Connecting { target, socket, deadline };
+                            return self.set_state(state, format_args!(" to {}", target.address));
+                        }
+                        Err(error) => self.on_failed(target, &unreachable(&error), now),
+                    }
+                }
                 Step::Exhausted(cause) => return self.go_offline(cause, Duration::ZERO, None, now),
             }
         }
@@ -268,11 +278,14 @@ impl Uplink {
             Ok(()) => {
                 self.tls.connection(name, target.native).map_err(|error| Fault::network(error.to_string()))
             }
-            Err(error) => Err(unreachable(&error)),
+            Err(error) => {
+                self.ledger.count_unanswered(target.address);
+                Err(unreachable(&error))
+            }
         };
         match opened {
             Ok(tls) => {
-                let link = Link::new(socket, target.address, tls);
+                let link = Link::new(socket, target.address, tls, self.ledger.tally());
                 let deadline = now.instant + HANDSHAKE_TIMEOUT;
                 self.set_state(State::Handshaking { target, link, deadline }, format_args!(""));
             }
@@ -303,7 +316,7 @@ impl Uplink {
             let fault = Fault::refused("the server does not speak moorline/1; see `server.protocol`");
             return self.on_tried(target, &fault, now);
         }
-        let terms = Terms { round_trip: self.measured, ..self.config.heartbeat };
+        let terms = Terms { round_trip: self.measured, ..self.ledger.terms(self.config.heartbeat) };
         link.begin_session(greeting, terms, now);
         let (version, dialect) = (link.tls_version(), link.dialect());
         self.set_state(State::Registering { target, link }, format_args!(": {version}, {dialect}"));
@@ -364,11 +377,12 @@ impl Uplink {
         }
     }
 
-    fn on_time(&self, offset_ms: i64, round_trip: Option<Duration>, now: Now) {
+    fn on_time(&mut self, offset_ms: i64, round_trip: Option<Duration>, now: Now) {
         log::info(format_args!("{}", ServerTime { utc_ms: now.utc_ms, offset_ms, round_trip }));
         // A classic server's text says neither zone nor way.
         if round_trip.is_some() {
             self.raise_floor(now, offset_ms);
+            self.ledger.learn_time(now.utc_ms.saturating_add(offset_ms), now);
         }
     }
 

@@ -7,9 +7,11 @@
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use moorline_agent::budget::Tally;
 use moorline_agent::clock::{self, FlooredClock, Now};
 use moorline_agent::link::{Link, LinkError};
 use moorline_agent::round_trip::RoundTrip;
@@ -34,6 +36,7 @@ pub struct Probe {
     relay: Relay,
     greeting: Greeting,
     link: Option<Link>,
+    tally: Rc<Tally>,
     /// How far the link's clock has been set ahead.
     ahead: Duration,
     /// What has to outlive the link: the server, and the folder with the certificates.
@@ -86,7 +89,16 @@ impl Probe {
             boot_id: [7; 16],
             modem: text("Quectel EC25"),
         };
-        Ok(Self { tls, relay, greeting, link: None, ahead: Duration::ZERO, _server: server, _rig: rig })
+        Ok(Self {
+            tls,
+            relay,
+            greeting,
+            link: None,
+            tally: Rc::default(),
+            ahead: Duration::ZERO,
+            _server: server,
+            _rig: rig,
+        })
     }
 
     /// Connects and registers; the connection before, if there was one, ends first. The second time resumes.
@@ -100,7 +112,7 @@ impl Probe {
         wait(socket.as_fd(), PollFlags::OUT)?;
         tcp::finish(&socket)?;
         let tls = self.tls.connection(SERVER_NAME.try_into()?, true)?;
-        let mut link = Link::new(socket, self.relay.address(), tls);
+        let mut link = Link::new(socket, self.relay.address(), tls, Rc::clone(&self.tally));
         while !link.is_secured() {
             step(&mut link, clock::now())?;
         }

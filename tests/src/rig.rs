@@ -115,6 +115,8 @@ impl Rig {
             .set("heartbeat.timeout", "2s")
             .set("reconnect.first", "100ms")
             .set("reconnect.max", "500ms")
+            .set("budget.attempts_per_hour", "off")
+            .set("budget.attempts_per_day", "off")
             .set("state.dir", state.display())
             .certified(&self.pki.device(imei.parse::<Imei>()?)?))
     }

@@ -10,6 +10,7 @@ use moorline_protocol::{
 };
 
 use super::Greeting;
+use crate::budget::Purpose;
 
 /// What is spoken inside TLS; the ALPN of the handshake decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,18 @@ pub(super) enum Say {
     Status(Status),
     EchoAck { token: u32 },
     Goodbye { reason: u8 },
+}
+
+impl Say {
+    pub(super) const fn purpose(&self) -> Option<Purpose> {
+        match self {
+            Self::Greeting { .. } => None,
+            Self::Heartbeat | Self::EchoAck { .. } => Some(Purpose::Heartbeat),
+            Self::TimeRequest { .. } => Some(Purpose::Time),
+            Self::Status(_) => Some(Purpose::Status),
+            Self::Goodbye { .. } => Some(Purpose::Other),
+        }
+    }
 }
 
 /// What a session hears.
