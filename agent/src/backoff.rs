@@ -35,6 +35,8 @@ const REFUSED_FIRST: Duration = Duration::from_secs(60);
 pub struct Backoff {
     limits: Limits,
     attempt: u32,
+    /// What the server that was lost wants its devices' return spread over; zero when it was not the server that was lost.
+    window: Duration,
     chance: SplitMix64,
 }
 
@@ -42,7 +44,7 @@ impl Backoff {
     /// `seed` comes from the operating system, never from a clock: devices that boot together must not wait alike.
     #[must_use]
     pub const fn new(limits: Limits, seed: u64) -> Self {
-        Self { limits, attempt: 0, chance: SplitMix64(seed) }
+        Self { limits, attempt: 0, window: Duration::ZERO, chance: SplitMix64(seed) }
     }
 
     /// Takes new limits, as after a reload; what was counted stays.
@@ -58,12 +60,11 @@ impl Backoff {
         healthy_for: Duration,
         retry_after: Option<Duration>,
     ) -> Duration {
-        if healthy_for >= self.limits.stable_after {
-            self.attempt = 0;
-        }
+        self.forget(healthy_for);
         let cap = self.cap(cause);
         self.attempt = self.attempt.saturating_add(1);
         let jittered = match cause {
+            Cause::Network if cap < self.window * 2 => self.window / 2 + self.chance.up_to(self.window),
             Cause::Network | Cause::Ended => self.chance.up_to(cap),
             // The first minute is a promise, so the jitter lies in the upper half.
             Cause::Refused => cap / 2 + self.chance.up_to(cap / 2),
@@ -75,9 +76,29 @@ impl Backoff {
         }
     }
 
-    /// Evenly from zero to `most`: a server's window to spread its devices' return over.
-    pub fn spread(&mut self, most: Duration) -> Duration {
-        self.chance.up_to(most)
+    /// The delay after a session whose server was lost, and not the way to it: the whole fleet has lost it in the same
+    /// second, so devices return evenly over the `window` that the server asked for.
+    ///
+    /// Those that find it dead stay spread: by exponential delays alone they would all be at their first, short ones
+    /// when it comes back. From half to one and a half windows, no second sees more than 1.5 times the even rate.
+    pub fn server_lost(&mut self, healthy_for: Duration, window: Duration) -> Duration {
+        if window.is_zero() {
+            return self.next_delay(Cause::Network, healthy_for, None);
+        }
+        self.forget(healthy_for);
+        self.window = window;
+        self.attempt = self.attempt.saturating_add(1);
+        self.chance.up_to(window)
+    }
+
+    /// What a session that stood makes void.
+    fn forget(&mut self, healthy_for: Duration) {
+        if !healthy_for.is_zero() {
+            self.window = Duration::ZERO;
+        }
+        if healthy_for >= self.limits.stable_after {
+            self.attempt = 0;
+        }
     }
 
     /// The cap of this attempt: doubled each time, up to `max`.
@@ -163,6 +184,22 @@ mod tests {
         let longest = (0..50).map(|_| backoff.next_delay(Cause::Ended, Duration::from_secs(299), None)).max();
         assert!(longest.unwrap() > Duration::from_secs(300));
         assert!(backoff.next_delay(Cause::Ended, LIMITS.stable_after, None) <= LIMITS.first);
+    }
+
+    #[test]
+    fn return_to_a_lost_server_is_spread_until_a_session_stands() {
+        let window = Duration::from_secs(200);
+        for seed in 0..200 {
+            let mut backoff = Backoff::new(LIMITS, seed);
+            assert!(backoff.server_lost(LIMITS.stable_after, window) <= window);
+            for _ in 0..8 {
+                let delay = backoff.next_delay(Cause::Network, Duration::ZERO, None);
+                assert!((window / 2..=window * 3 / 2).contains(&delay), "{delay:?}");
+            }
+            // The delays have grown beyond the window, and go on to grow.
+            assert!(backoff.next_delay(Cause::Network, Duration::ZERO, None) <= LIMITS.max);
+            assert!(backoff.next_delay(Cause::Network, LIMITS.stable_after, None) <= LIMITS.first);
+        }
     }
 
     #[test]

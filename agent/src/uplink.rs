@@ -405,14 +405,13 @@ impl Uplink {
             }
             State::Online { since, spread, .. } => {
                 let healthy = now.instant.saturating_duration_since(since.instant);
-                let spread = if fault.server_lost {
-                    self.backoff.spread(spread.min(LONGEST_ABSENCE))
-                } else {
-                    Duration::ZERO
-                };
-                let least = fault.retry_after.or_else(|| Some(spread).filter(|spread| !spread.is_zero()));
                 self.note(now, &fault.text);
-                self.go_offline(fault.cause, healthy, least, now);
+                if fault.server_lost {
+                    let delay = self.backoff.server_lost(healthy, spread.min(LONGEST_ABSENCE));
+                    self.wait(delay, now);
+                } else {
+                    self.go_offline(fault.cause, healthy, fault.retry_after, now);
+                }
             }
             _ => {
                 self.note(now, &fault.text);
@@ -442,6 +441,10 @@ impl Uplink {
 
     fn go_offline(&mut self, cause: Cause, healthy: Duration, retry_after: Option<Duration>, now: Now) {
         let delay = self.backoff.next_delay(cause, healthy, retry_after);
+        self.wait(delay, now);
+    }
+
+    fn wait(&mut self, delay: Duration, now: Now) {
         let shown = HumanDuration(Duration::from_secs(delay.as_millis().div_ceil(1000) as u64));
         self.set_state(State::offline(now, delay), format_args!(": next try in {shown}"));
     }

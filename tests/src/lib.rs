@@ -8,6 +8,7 @@ pub mod client;
 pub mod confined;
 pub mod failure;
 pub mod field;
+pub mod fleet;
 pub mod guest;
 pub mod held_sockets;
 pub mod http;
