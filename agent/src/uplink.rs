@@ -408,7 +408,7 @@ impl Uplink {
                 self.note(now, &fault.text);
                 if fault.server_lost {
                     let delay = self.backoff.server_lost(healthy, spread.min(LONGEST_ABSENCE));
-                    self.wait(delay, now);
+                    self.rest(delay, now);
                 } else {
                     self.go_offline(fault.cause, healthy, fault.retry_after, now);
                 }
@@ -441,10 +441,10 @@ impl Uplink {
 
     fn go_offline(&mut self, cause: Cause, healthy: Duration, retry_after: Option<Duration>, now: Now) {
         let delay = self.backoff.next_delay(cause, healthy, retry_after);
-        self.wait(delay, now);
+        self.rest(delay, now);
     }
 
-    fn wait(&mut self, delay: Duration, now: Now) {
+    fn rest(&mut self, delay: Duration, now: Now) {
         let shown = HumanDuration(Duration::from_secs(delay.as_millis().div_ceil(1000) as u64));
         self.set_state(State::offline(now, delay), format_args!(": next try in {shown}"));
     }
