@@ -18,8 +18,9 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Operators, Readiness};
+use crate::capacity::Capacity;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, cores};
 use crate::connection::Link;
 use crate::listener;
 use crate::metrics::Metrics;
@@ -106,6 +107,7 @@ impl App {
             policy: ArcSwap::from_pointee(config.policy.clone()),
             registry: Arc::clone(&fleet.registry),
             metrics: Arc::clone(&metrics),
+            capacity: Capacity::new(config.handshakes.min(cores())),
             crypto: Semaphore::new(config.handshakes),
             seats: Seats::new(capacity, metrics),
             refusals: Refusals::default(),
@@ -174,8 +176,13 @@ impl App {
         // Nobody is seated after this, so that everyone is told.
         let _ = self.accepting.await;
         let seats = &self.link.seats;
-        let told = seats.dismiss(self.config.policy.spread);
-        info!("{told} connections told to go, to return within {}", HumanDuration(self.config.policy.spread));
+        let window = self.link.capacity.window(seats.taken(), self.config.policy.spread);
+        let told = seats.dismiss(window);
+        let rate = self.link.capacity.per_second();
+        info!(
+            "{told} connections told to go, to return within {}: {rate} handshakes a second are possible",
+            HumanDuration(window)
+        );
         if tokio::time::timeout(DRAIN, seats.all_left()).await.is_err() {
             warn!("{} connections did not end in time", seats.taken());
         }

@@ -1,6 +1,8 @@
 //! The one place that reads clocks. What decides is given a [`Now`].
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -9,6 +11,13 @@ pub struct Now {
     pub instant: Instant,
     /// For certificates and time requests: UTC milliseconds since 1970, as right as the server's clock is.
     pub utc_ms: i64,
+}
+
+/// The processor time that this thread has taken so far.
+#[must_use]
+pub fn processor() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Reads both clocks.

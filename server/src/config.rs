@@ -146,7 +146,7 @@ fn read_policy(identity: &Section<'_>, session: &Section<'_>) -> Policy {
         heartbeat_max: duration("heartbeat_max", 30 * 60),
         classic_idle: duration("classic_idle", 90),
         first_message: FIRST_MESSAGE,
-        spread: duration("spread", 30),
+        spread: duration("spread", 5),
         time_zone: TimeZone::system(),
     };
     if policy.heartbeat_min > policy.heartbeat_max {
@@ -181,7 +181,8 @@ fn count(section: &Section<'_>, key: &str, range: std::ops::RangeInclusive<i64>)
     section.integer(key, range).and_then(|number| usize::try_from(number).ok())
 }
 
-fn cores() -> usize {
+/// How many processors this program may use.
+pub(crate) fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)
 }
 

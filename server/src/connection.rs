@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
+use crate::capacity::Capacity;
 use crate::clock::{self, Now};
 use crate::exit::Exit;
 use crate::metrics::Metrics;
@@ -56,12 +57,21 @@ pub struct Link {
     pub registry: Arc<Registry>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What handshakes cost, and how fast a fleet may return.
+    pub capacity: Capacity,
     /// Handshake steps that run at once.
     pub crypto: Semaphore,
     /// Who holds a descriptor.
     pub seats: Arc<Seats>,
     /// Who was refused, said without flooding the log.
     pub refusals: Refusals,
+}
+
+impl Link {
+    /// The window over which this server's devices are to return, should it be lost.
+    pub(crate) fn window(&self) -> Duration {
+        self.capacity.window(self.registry.most_online(), self.policy.load().spread)
+    }
 }
 
 /// Shakes hands, and leaves a device that is let in to a task of its own: what only a handshake needs is given back then.
@@ -82,6 +92,9 @@ pub(crate) async fn serve(
     match shaken {
         Ok(shaken) => {
             link.metrics.handshake("ok", shaken.device.resumed, seconds);
+            if !shaken.device.resumed {
+                link.capacity.note(shaken.cost);
+            }
             let mut connection = Connection::new(socket, address, shaken, link, seat, exit);
             // A block that captures, and no function that takes: a future keeps an argument and what it is moved to.
             tokio::spawn(async move { connection.run().await });
@@ -121,7 +134,7 @@ impl Connection {
         seat: Seat,
         exit: Arc<Exit>,
     ) -> Self {
-        let Shaken { tls, device, rest, plaintext, closed } = shaken;
+        let Shaken { tls, device, rest, plaintext, closed, cost: _ } = shaken;
         let now = clock::now();
         let conversation = Conversation::new(device, address, link, seat, exit, now);
         let mut connection = Self { socket, tls, rest, unsent: Vec::new(), unsent_since: None, conversation };

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod admission;
 pub mod app;
+pub mod capacity;
 pub mod client_hello;
 pub mod clock;
 pub mod config;

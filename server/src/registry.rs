@@ -56,6 +56,8 @@ struct State {
     devices: BTreeMap<Imei, Entry>,
     register: Register,
     online: usize,
+    /// The most that were online at once, those that the last server left included.
+    most_online: usize,
     next_session_id: u64,
     /// Ids below this one are reserved in the store.
     reserved: u64,
@@ -146,12 +148,16 @@ impl Registry {
             devices: BTreeMap::new(),
             register,
             online: 0,
+            most_online: 0,
             next_session_id: fleet.next_session_id.max(1),
             reserved: 0,
             texts: SharedTexts::default(),
         };
         for mut device in fleet.devices {
             state.texts.share_in(&mut device);
+            if was_left(&device) {
+                state.most_online += 1;
+            }
             if device.session.ended.is_none() {
                 end_ghost(&mut device, &mut state.texts, &queue, now);
             }
@@ -227,6 +233,13 @@ impl Registry {
     #[must_use]
     pub fn online(&self) -> usize {
         self.lock().online
+    }
+
+    /// The most devices that were online at once, and no fewer than the last server left behind: so many return, should
+    /// this one be lost.
+    #[must_use]
+    pub fn most_online(&self) -> usize {
+        self.lock().most_online
     }
 
     /// How many devices are known.
@@ -336,6 +349,7 @@ impl Registry {
         self.queue.put_device(device.clone());
         state.devices.insert(imei, Entry { device, online });
         state.online += 1;
+        state.most_online = state.most_online.max(state.online);
         self.metrics.session_began(dialect);
         presence
     }
@@ -370,6 +384,12 @@ impl State {
             queue.put_next_session_id(self.reserved);
         }
     }
+}
+
+/// Whether the last server died or stopped while the device was online.
+fn was_left(device: &Device) -> bool {
+    let ended = device.session.ended.as_ref();
+    ended.is_none_or(|ended| *ended.cause == *SERVER_STOPPED || *ended.cause == *Cause::Stopping.as_str())
 }
 
 /// A device is online in the store and no server is there: the last one died.

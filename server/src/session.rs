@@ -42,7 +42,8 @@ pub struct Policy {
     pub classic_idle: Duration,
     /// How long after the handshake the first message may take.
     pub first_message: Duration,
-    /// The window over which devices spread their return when the server is lost.
+    /// The least window over which devices spread their return when the server stops or is lost; what handshakes are
+    /// measured to cost widens it.
     pub spread: Duration,
     /// The zone in which classic devices are told the time.
     pub time_zone: TimeZone,
@@ -207,8 +208,8 @@ impl Session {
         }
     }
 
-    /// The registry took the device in.
-    pub fn accept(&mut self, session_id: u64) {
+    /// The registry took the device in. `spread` is the window over which it returns, should this server be lost.
+    pub fn accept(&mut self, session_id: u64, spread: Duration) {
         let State::ExpectVerdict { heartbeat, then } = self.state else { return };
         self.silence.wait_out(heartbeat.map_or(self.policy.classic_idle, patience));
         self.state = State::Registered { registered: then.is_none() };
@@ -216,7 +217,7 @@ impl Session {
             None => Say::Welcome {
                 session_id,
                 heartbeat_s: heartbeat.map_or(0, whole_seconds),
-                spread_s: whole_seconds(self.policy.spread),
+                spread_s: whole_seconds(spread),
             },
             Some(then) => self.answer(then),
         });

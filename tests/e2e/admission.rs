@@ -173,3 +173,29 @@ fn stopping_server_sends_everyone_home() -> Result<(), Failure> {
     assert_eq!(waits.len(), imeis.len(), "they return at once: {waits:?}");
     Ok(())
 }
+
+#[test]
+fn welcome_and_goodbye_spread_what_handshakes_are_measured_to_take() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let mut server = rig.server()?.start()?;
+    let certified = rig.pki().device(imei()?)?;
+    // A client of its own has no ticket, so each is a full handshake.
+    let client = || Settings::new(rig.pki(), Some(&certified));
+    for _ in 0..40 {
+        drop(welcome(&server, &client()?)?);
+    }
+    let mut client = client()?.connect(server.devices())?;
+    client.say_hello(imei()?)?;
+    match client.hear()? {
+        Some(ServerMessage::Welcome(welcome)) => {
+            assert_eq!(welcome.spread_s, 1, "session.spread is the least");
+        }
+        other => panic!("no Welcome but {other:?}"),
+    }
+    server.signal(rustix::process::Signal::TERM)?;
+    let line = server.wait_for(" handshakes a second are possible")?;
+    let rate: u32 = line.split_whitespace().rev().nth(5).unwrap_or_default().parse()?;
+    // An unmeasured machine is taken to be good for 70 on each core.
+    assert!(rate > 400, "{line}");
+    Ok(())
+}

@@ -283,7 +283,7 @@ impl Pair {
             } else if let Some(event) = self.server.poll_event() {
                 if let server::Event::Registering(_) = event {
                     match self.setup.verdict {
-                        Ok(session_id) => self.server.accept(session_id),
+                        Ok(session_id) => self.server.accept(session_id, self.setup.policy.spread),
                         Err(rejection) => self.server.reject(rejection),
                     }
                 }

@@ -152,7 +152,7 @@ impl Conversation {
         match self.link.registry.register(registration, peer, Arc::clone(&self.exit), former, now) {
             Ok(presence) => {
                 self.seat.register();
-                self.session.accept(presence.session_id);
+                self.session.accept(presence.session_id, self.link.window());
                 if first {
                     let (address, session, dialect) = (self.address, presence.session_id, self.dialect);
                     info!(%imei, session, %address, %dialect, "online");

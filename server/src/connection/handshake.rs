@@ -37,6 +37,8 @@ pub(super) struct Shaken {
     pub(super) plaintext: Vec<u8>,
     /// And with that the device closed its half: it only waits for the answers.
     pub(super) closed: bool,
+    /// The processor time that its steps took.
+    pub(super) cost: Duration,
 }
 
 /// A handshake that did not.
@@ -53,10 +55,11 @@ pub(super) async fn shake(socket: &TcpStream, link: &Link) -> Result<Shaken, Fai
     let tls = link.tls.accept().map_err(|fault| refused("internal", fault.to_string()))?;
     let mut tls = Box::new(tls);
     let mut plaintext = Vec::new();
-    let closed = finish(socket, link, &mut tls, &mut incoming, &mut plaintext).await? == Progress::PeerClosed;
+    let (progress, cost) = finish(socket, link, &mut tls, &mut incoming, &mut plaintext).await?;
+    let closed = progress == Progress::PeerClosed;
     let judged = link.tls.judge(&mut tls, clock::now()).map_err(|refusal| (refusal, Rejection::Certificate));
     match judged.and_then(|device| named_well(device, link)) {
-        Ok(device) => Ok(Shaken { tls, device: Box::new(device), rest: incoming, plaintext, closed }),
+        Ok(device) => Ok(Shaken { tls, device: Box::new(device), rest: incoming, plaintext, closed, cost }),
         Err((refusal, rejection)) => {
             let resumed = tls.is_resumed();
             turn_away(socket, link, &mut tls, &mut incoming, rejection).await;
@@ -84,29 +87,33 @@ async fn read_client_hello(socket: &TcpStream, link: &Link) -> Result<Vec<u8>, F
     }
 }
 
-/// Goes on from the ClientHello to the end of the handshake; what came behind it is added to `plaintext`.
+/// Goes on from the ClientHello to the end of the handshake, and says what that cost; what came behind it is added to
+/// `plaintext`.
 async fn finish(
     socket: &TcpStream,
     link: &Link,
     tls: &mut Tls,
     incoming: &mut Vec<u8>,
     plaintext: &mut Vec<u8>,
-) -> Result<Progress, Failure> {
-    let mut until = after(HANDSHAKE);
+) -> Result<(Progress, Duration), Failure> {
+    let (mut until, mut cost) = (after(HANDSHAKE), Duration::ZERO);
     loop {
         let asked = clock::now().instant;
         let (outgoing, progress) = {
             // Nothing closes the semaphore.
             let _permit = link.crypto.acquire().await;
             until += clock::now().instant.saturating_duration_since(asked);
-            step(tls, incoming, plaintext)
+            let before = clock::processor();
+            let step = step(tls, incoming, plaintext);
+            cost += clock::processor().saturating_sub(before);
+            step
         };
         link.metrics.bytes_sent(outgoing.len());
         // A device that does not take it will not answer it either, which is seen below.
         let _ = farewell::write_all(socket, &outgoing).await;
         match progress.map_err(|refusal| Failure::Refused { refusal, resumed: false })? {
             Progress::PeerClosed if tls.is_handshaking() => return Err(Failure::Gone { quiet: false }),
-            over @ (Progress::Open | Progress::PeerClosed) => return Ok(over),
+            over @ (Progress::Open | Progress::PeerClosed) => return Ok((over, cost)),
             Progress::Handshaking => {
                 let read = timeout_at(until, read_record(socket, link, incoming)).await;
                 read.unwrap_or_else(|_| Err(slow("the handshake was not over within 20 s")))?;

@@ -214,6 +214,20 @@ fn nobody_stays_online_as_a_ghost() {
 }
 
 #[test]
+fn fleet_that_the_last_server_left_is_expected_back() {
+    let died = Rig::new();
+    let stays: Vec<_> = (0..3).map(|n| died.come(n, 1000, 0)).collect();
+    // One went by itself, long before the end.
+    died.registry.leave(&stays[0].0, Cause::Idle, at(5));
+    died.registry.leave(&stays[1].0, Cause::Stopping, at(6));
+    assert_eq!((died.registry.online(), died.registry.most_online()), (1, 3));
+    let rig = Rig::with(Fleet { devices: died.stored().devices, next_session_id: 4 }, Register::Open);
+    assert_eq!((rig.registry.online(), rig.registry.most_online()), (0, 2));
+    rig.come(1, 1000, 10);
+    assert_eq!(rig.registry.most_online(), 2);
+}
+
+#[test]
 fn session_ids_begin_after_those_of_the_store() {
     let rig = Rig::with(Fleet { devices: Vec::new(), next_session_id: 4_711 }, Register::Open);
     assert_eq!(rig.stored().next_session_id, Some(4_711 + RESERVED_IDS));
