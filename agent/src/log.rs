@@ -1,11 +1,14 @@
 //! Log lines on standard error: for journald with priority prefixes, for people with the time and a word.
 //!
 //! One line is one write, so that lines never mix. Control characters are escaped, since much of what is logged comes
-//! from a modem, a server or a file.
+//! from a modem, a server or a file. A reader that stands still holds up nothing: its lines are lost and counted.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clock::{self, Utc};
 use crate::environment::Environment;
@@ -40,6 +43,9 @@ impl Level {
 /// Whether standard error is the journal; said once, before the first line.
 static JOURNAL: OnceLock<bool> = OnceLock::new();
 
+/// Lines that standard error did not take, until it is said.
+static LOST: AtomicU32 = AtomicU32::new(0);
+
 /// Finds out who reads the lines. Without it they are written for people.
 pub fn init(environment: &Environment) {
     // Whoever redirects the standard error of a service leaves JOURNAL_STREAM behind: then its inode does not fit.
@@ -66,17 +72,39 @@ pub fn info(text: fmt::Arguments<'_>) {
 }
 
 fn line(level: Level, text: fmt::Arguments<'_>) {
-    let mut line = String::with_capacity(160);
+    // Whoever waits for a reader keeps the session waiting too.
+    if !is_read() {
+        LOST.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    let mut lines = String::with_capacity(160);
+    let lost = LOST.swap(0, Ordering::Relaxed);
+    if lost > 0 {
+        append(&mut lines, Level::Warning, format_args!("{lost} lines were lost here: nobody read them"));
+    }
+    append(&mut lines, level, text);
+    // There is nobody left to tell when standard error is gone.
+    let _ = std::io::stderr().write_all(lines.as_bytes());
+}
+
+/// Whether standard error takes a line at once. A pipe that is ready takes 4,096 bytes (pipe(7)), a socket to the journal
+/// a quarter of its buffer.
+fn is_read() -> bool {
+    let error = std::io::stderr();
+    let mut ready = [PollFd::new(&error, PollFlags::OUT)];
+    // What cannot be asked is written to: a file, or one that is closed.
+    poll(&mut ready, Some(&Timespec::default())).unwrap_or(1) > 0
+}
+
+fn append(lines: &mut String, level: Level, text: fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     let _ = if JOURNAL.get().copied().unwrap_or(false) {
-        line.write_str(level.prefix())
+        lines.write_str(level.prefix())
     } else {
-        write!(line, "{} {}", Utc(clock::now().utc_ms), level.word())
+        write!(lines, "{} {}", Utc(clock::now().utc_ms), level.word())
     };
-    let _ = Escaped(&mut line).write_fmt(text);
-    line.push('\n');
-    // There is nobody left to tell when standard error is gone.
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    let _ = Escaped(lines).write_fmt(text);
+    lines.push('\n');
 }
 
 /// Foreign text as it stands in a line: what shows it elsewhere, to systemd or in a file, has the same need.
