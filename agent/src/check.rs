@@ -27,7 +27,7 @@ pub fn check(file: &Path, environment: &Environment) -> Exit {
 }
 
 fn describe(file: &Path, config: &Config) -> String {
-    let Config { server, identity, modem, heartbeat, reconnect, budget, state_dir } = config;
+    let Config { server, identity, modem, heartbeat, reconnect, budget, clock, state_dir } = config;
     let addresses: Vec<_> = server
         .addresses
         .iter()
@@ -57,6 +57,7 @@ fn describe(file: &Path, config: &Config) -> String {
          heartbeat  every {}, an answer within {}\n\
          reconnect  after up to {}, doubled up to {}; a first time again after {} online\n\
          budget     {budget}\n\
+         clock      {}\n\
          state      {}, {}\n",
         file.display(),
         addresses.join(", "),
@@ -70,6 +71,7 @@ fn describe(file: &Path, config: &Config) -> String {
         HumanDuration(reconnect.first),
         HumanDuration(reconnect.max),
         HumanDuration(reconnect.stable_after),
+        if clock.set { "set by the server's time where nothing else keeps it right" } else { "left alone" },
         state_dir.display(),
         state_dir::examine(state_dir),
     )

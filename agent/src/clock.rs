@@ -1,49 +1,75 @@
-//! The one place that reads clocks. What decides is given a [`Now`]; certificates are checked against [`FlooredClock`].
+//! The one place that reads and sets clocks. What decides is given a [`Now`]; by which time certificates are judged is
+//! `trusted_time.rs`'s matter.
+//!
+//! Everything that waits runs on the boot clock (`CLOCK_BOOTTIME`): nobody can set it, and unlike the one that
+//! [`Instant::now`] reads it goes on while the device is suspended. A device that slept longer than its heartbeat so
+//! knows at once that it is late.
 
 use std::fmt;
-use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::io;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
+use rustix::time::{ClockId, clock_gettime, clock_settime};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// For deadlines and round trips: never jumps.
+    /// For deadlines and round trips: the boot clock, which never jumps.
     pub instant: Instant,
-    /// For certificates and time requests: UTC milliseconds since 1970, as wrong as the device's clock is.
+    /// For people and time requests: UTC milliseconds since 1970, as wrong as the device's clock is.
     pub utc_ms: i64,
 }
 
 /// Reads both clocks.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "the agent's one reading of the clocks")]
 pub fn now() -> Now {
-    let utc_ms = match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
-    };
-    Now { instant: Instant::now(), utc_ms }
+    let (base, at_base) = *BASE.get_or_init(base);
+    // The base is the earliest reading of the boot clock in this process.
+    let instant = base + since_boot().saturating_sub(at_base);
+    let utc = clock_gettime(ClockId::Realtime);
+    Now { instant, utc_ms: utc.tv_sec.saturating_mul(1000).saturating_add(utc.tv_nsec / 1_000_000) }
+}
+
+/// The instant that stands for a reading of the boot clock: an [`Instant`] cannot be made out of nothing.
+static BASE: OnceLock<(Instant, Duration)> = OnceLock::new();
+
+#[expect(clippy::disallowed_methods, reason = "the agent's one reading of this clock, to begin from")]
+fn base() -> (Instant, Duration) {
+    (Instant::now(), since_boot())
+}
+
+fn since_boot() -> Duration {
+    duration(clock_gettime(ClockId::Boottime))
+}
+
+/// Sets the system clock, milliseconds since 1970.
+///
+/// # Errors
+/// This process lacks `CAP_SYS_TIME`, or the kernel finds the time impossible.
+pub fn set(utc_ms: i64) -> io::Result<()> {
+    let time = Timespec { tv_sec: utc_ms.div_euclid(1000), tv_nsec: utc_ms.rem_euclid(1000) * 1_000_000 };
+    Ok(clock_settime(ClockId::Realtime, time)?)
 }
 
 /// `CLOCK_MONOTONIC` in microseconds, which systemd wants with `RELOADING=1`.
 #[must_use]
 pub fn monotonic_micros() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1000
+    u64::try_from(duration(clock_gettime(ClockId::Monotonic)).as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Whole seconds since the kernel started, those that it was suspended included.
 #[must_use]
 pub fn boot_seconds() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(time.tv_sec).unwrap_or(0)
+    since_boot().as_secs()
 }
 
 /// How long a poll waits from `now` to `deadline`. Rounded up, so that a loop does not turn idly until a deadline that is
-/// less than a millisecond away.
+/// less than a millisecond away. Its kernel timer stands still while the device is suspended: `clock_watch.rs` ends the
+/// wait then.
 #[must_use]
 pub fn wait_until(deadline: Instant, now: Instant) -> Timespec {
     let wait = deadline.saturating_duration_since(now) + Duration::from_millis(1);
@@ -53,46 +79,33 @@ pub fn wait_until(deadline: Instant, now: Instant) -> Timespec {
     }
 }
 
-/// The clock that certificates are checked against: the device's, but never earlier than the floor.
-///
-/// A device without a battery-backed clock boots in 1970, when no certificate is valid yet. It need not know the time
-/// to get in, only a time at which its server's certificate had begun: see `floor.rs`.
+fn duration(time: Timespec) -> Duration {
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos)
+}
+
+/// What rustls measures its tickets' age with: the boot clock, so that setting the system clock neither ends a ticket nor
+/// keeps one. It is no date, and the certificates' verifier does not take it for one.
 #[derive(Debug)]
-pub struct FlooredClock {
-    /// Seconds since 1970. Behind a lock, as not every 32-bit target has 64-bit atomics.
-    floor: Mutex<u64>,
-}
+pub struct TicketClock;
 
-impl FlooredClock {
-    /// A clock that never shows less than `floor`, seconds since 1970.
-    #[must_use]
-    pub const fn new(floor: u64) -> Self {
-        Self { floor: Mutex::new(floor) }
-    }
-
-    /// The floor, seconds since 1970.
-    #[must_use]
-    pub fn floor(&self) -> u64 {
-        self.floor.lock().map_or_else(|poisoned| *poisoned.into_inner(), |floor| *floor)
-    }
-
-    /// Raises the floor; it is never lowered.
-    pub fn raise(&self, to: u64) {
-        let mut floor = self.floor.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *floor = to.max(*floor);
-    }
-}
-
-impl TimeProvider for FlooredClock {
+impl TimeProvider for TicketClock {
     fn current_time(&self) -> Option<UnixTime> {
-        let clock = u64::try_from(now().utc_ms / 1000).unwrap_or(0);
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(clock.max(self.floor()))))
+        Some(UnixTime::since_unix_epoch(since_boot()))
     }
 }
 
 /// UTC milliseconds since 1970, shown as in RFC 3339 with whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Utc(pub i64);
+
+impl Utc {
+    /// From seconds since 1970.
+    #[must_use]
+    pub fn of_seconds(seconds: u64) -> Self {
+        Self(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000))
+    }
+}
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,6 +132,17 @@ const fn date(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
+/// The day, counted from 1970-01-01, of a Gregorian date: [`date`] turned round.
+#[must_use]
+pub const fn day(year: i64, month: i64, day: i64) -> i64 {
+    // As there, years begin in March.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * month + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,14 +163,23 @@ mod tests {
     }
 
     #[test]
-    fn clock_never_shows_less_than_its_floor() {
-        let far = 40_000_000_000;
-        let clock = FlooredClock::new(far);
-        assert_eq!(clock.current_time().unwrap().as_secs(), far);
-        clock.raise(far - 1);
-        assert_eq!(clock.floor(), far);
-        clock.raise(far + 1);
-        assert_eq!(clock.current_time().unwrap().as_secs(), far + 1);
-        assert!(FlooredClock::new(0).current_time().unwrap().as_secs() > 1_700_000_000);
+    fn days_and_dates_are_each_others_reverse() {
+        for count in (-200_000..3_000_000).step_by(37) {
+            let (year, month, of_month) = date(count);
+            assert_eq!(day(year, month, of_month), count);
+        }
+    }
+
+    #[test]
+    fn instants_go_on_with_the_boot_clock() {
+        // Each pair of readings is within a pair of the other kind, whatever comes between them.
+        let outer = since_boot();
+        let first = now().instant;
+        let inner = since_boot();
+        while since_boot() < inner + Duration::from_millis(2) {}
+        let inner = since_boot() - inner;
+        let passed = now().instant - first;
+        let outer = since_boot() - outer;
+        assert!((inner..=outer).contains(&passed), "{inner:?} {passed:?} {outer:?}");
     }
 }

@@ -2,6 +2,7 @@
 //! those in the certificate files too.
 
 mod budget;
+mod clock;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -21,6 +22,7 @@ use crate::environment::Environment;
 use crate::round_trip::RoundTrip;
 use crate::session::Terms;
 use crate::tls::{self, MinVersion};
+pub use clock::Clock;
 
 /// Where the configuration is unless `-c` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/moorline/agent.toml";
@@ -40,6 +42,8 @@ pub struct Config {
     pub reconnect: Limits,
     /// `[budget]`.
     pub budget: crate::budget::Limits,
+    /// `[clock]`.
+    pub clock: Clock,
     /// `state.dir`.
     pub state_dir: PathBuf,
 }
@@ -125,6 +129,7 @@ impl Config {
         let heartbeat = heartbeat(&root.section("heartbeat"));
         let reconnect = reconnect(&root.section("reconnect"));
         let budget = budget::read(&root.section("budget"));
+        let clock = clock::clock(&root.section("clock"));
         let state_dir = root.section("state").string("dir").map(PathBuf::from);
         document.finish()?;
         let (Some(server), Some(identity)) = (server, identity) else {
@@ -133,7 +138,7 @@ impl Config {
         };
         let state_dir =
             state_dir.or_else(|| environment.state_dir.clone()).unwrap_or_else(|| STATE_DIR.into());
-        Ok(Self { server, identity, modem, heartbeat, reconnect, budget, state_dir })
+        Ok(Self { server, identity, modem, heartbeat, reconnect, budget, clock, state_dir })
     }
 
     /// Whether a session of `other` may stand on under this configuration.

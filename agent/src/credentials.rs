@@ -12,6 +12,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, RootCertStore};
 use rustls_pemfile::Item;
 
+use crate::der::{SEQUENCE, expect};
+
 /// More than any bundle of roots, less than what could hurt a small device.
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -162,29 +164,14 @@ fn named(file: &Path, fault: &str) -> String {
 
 /// Whether the bytes are one DER SEQUENCE from end to end.
 fn is_one_sequence(der: &[u8]) -> bool {
-    sequence(der).is_some_and(|(_, rest)| rest.is_empty())
+    expect(SEQUENCE, der).is_some_and(|(_, rest)| rest.is_empty())
 }
 
 /// X.509 v1 is what a certificate is whose TBSCertificate does not begin with `[0] version` (RFC 5280 section 4.1).
 fn is_v1(certificate: &[u8]) -> bool {
-    sequence(certificate)
-        .and_then(|(inside, _)| sequence(inside))
+    expect(SEQUENCE, certificate)
+        .and_then(|(inside, _)| expect(SEQUENCE, inside))
         .is_some_and(|(tbs, _)| tbs.first() != Some(&0xa0))
-}
-
-/// The contents of the DER SEQUENCE at the front, and what follows it.
-fn sequence(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (tag, rest) = der.split_first()?;
-    let (first, rest) = rest.split_first()?;
-    let (length, rest) = if *first < 0x80 {
-        (usize::from(*first), rest)
-    } else {
-        let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-        let length =
-            bytes.iter().try_fold(0_usize, |n, byte| Some(n.checked_mul(256)? | usize::from(*byte)))?;
-        (length, rest)
-    };
-    rest.split_at_checked(length).filter(|_| *tag == 0x30)
 }
 
 /// Whether a file is there, for defaults that depend on it.
@@ -206,15 +193,6 @@ mod tests {
         ] {
             let said = unreadable(&errno.into());
             assert!(said.starts_with(words), "{said}");
-        }
-    }
-
-    #[test]
-    fn sequences_are_measured() {
-        assert_eq!(sequence(&[0x30, 2, 5, 0, 9]), Some((&[5, 0][..], &[9][..])));
-        assert_eq!(sequence(&[0x30, 0x81, 1, 7]), Some((&[7][..], &[][..])));
-        for cut in [&[][..], &[0x30], &[0x30, 3, 1], &[0x30, 0x82, 1], &[0x31, 0], &[0x30, 0xff, 1]] {
-            assert_eq!(sequence(cut), None, "{cut:x?}");
         }
     }
 

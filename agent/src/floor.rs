@@ -1,9 +1,12 @@
 //! The time floor: the latest moment that is known to have passed, kept over restarts in the state folder.
 //!
-//! It is raised from the server's time after an authenticated session, forward only, and written at most once a day, as
-//! flash wears. A server with a wrong clock must not shut its devices out: a floor past the end of their certificates
-//! would do that for good. So a floor is raised only when the device's clock agrees with the server's, or when the device's
-//! clock is known to be wrong because it is below the floor; and then by 90 days at a time.
+//! It begins at the time this program was built, and is raised from the server's time in an authenticated native session:
+//! forward only, and written at most once a day, as flash wears. A server with a wrong clock must not shut its devices
+//! out, which a floor past the end of their certificates would do for good. So the server's word
+//! - is weighed against the device's clock where that is synchronised: two clocks that disagree raise nothing;
+//! - else raises the floor by 90 days at most, so that there is time to notice;
+//! - never raises it past the earliest end of the certificates just used, the server's and the device's: they were
+//!   accepted, so it is no later than that by anybody's reckoning, and a server so accepted is accepted again.
 
 use std::fs;
 use std::io;
@@ -11,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::file;
+use crate::trusted_time::Basis;
 
 /// Seconds since 1970 that had passed when this program was built, from `SOURCE_DATE_EPOCH` where the build sets it.
 pub const BUILT: u64 = match option_env!("SOURCE_DATE_EPOCH") {
@@ -21,8 +25,9 @@ pub const BUILT: u64 = match option_env!("SOURCE_DATE_EPOCH") {
 /// 2026-11-01, the month this version was written in.
 const RELEASED: u64 = 1_793_491_200;
 
-/// How often the file is written, at most.
-const WRITE_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// How often the file is written, at most. Under a day, so that the server's time, asked for once a day, is not too early
+/// for it by a hair each time.
+pub const WRITE_EVERY: Duration = Duration::from_secs(23 * 3600);
 
 /// How far two clocks may be apart that agree.
 const AGREEMENT: Duration = Duration::from_secs(24 * 3600);
@@ -57,16 +62,17 @@ impl FloorFile {
     }
 }
 
-/// The floor to keep from now on, if it is worth a write: all in seconds since 1970.
+/// The floor to keep from now on, if it is worth a write. `server` is the server's time and `end` the earliest end of the
+/// certificates just used; all in seconds since 1970.
 #[must_use]
-pub fn raised(floor: u64, clock: u64, server: u64) -> Option<u64> {
-    let trusted = if clock >= floor {
+pub fn raised(floor: u64, clock: Basis, server: u64, end: u64) -> Option<u64> {
+    let vouched = match clock {
         // Two clocks that agree vouch for each other; of two that don't, one is wrong, and who knows which.
-        (clock.abs_diff(server) <= AGREEMENT.as_secs()).then(|| clock.min(server))?
-    } else {
-        server.min(floor + LONGEST_STEP.as_secs())
+        Basis::Clock(clock) => (clock.abs_diff(server) <= AGREEMENT.as_secs()).then(|| clock.min(server))?,
+        Basis::Floor(_) | Basis::FloorInstead(_) => server.min(floor.saturating_add(LONGEST_STEP.as_secs())),
     };
-    (trusted >= floor.saturating_add(WRITE_EVERY.as_secs())).then_some(trusted)
+    let raised = vouched.min(end);
+    (raised >= floor.saturating_add(WRITE_EVERY.as_secs())).then_some(raised)
 }
 
 /// Decimal digits as a number; what is not a digit ends it.
@@ -86,23 +92,44 @@ mod tests {
     const DAY: u64 = 24 * 3600;
     const FLOOR: u64 = 20_000 * DAY;
 
+    const FAR: u64 = FLOOR + 10_000 * DAY;
+
     #[test]
     fn clocks_that_agree_raise_the_floor_once_a_day() {
-        assert_eq!(raised(FLOOR, FLOOR + 2 * DAY, FLOOR + 2 * DAY + 9), Some(FLOOR + 2 * DAY));
-        assert_eq!(raised(FLOOR, FLOOR + DAY - 1, FLOOR + DAY - 1), None);
+        let clock = |seconds| Basis::Clock(seconds);
+        assert_eq!(raised(FLOOR, clock(FLOOR + 2 * DAY), FLOOR + 2 * DAY + 9, FAR), Some(FLOOR + 2 * DAY));
+        assert_eq!(raised(FLOOR, clock(FLOOR + DAY / 2), FLOOR + DAY / 2, FAR), None);
     }
 
     #[test]
     fn clocks_that_disagree_raise_nothing() {
-        assert_eq!(raised(FLOOR, FLOOR + 2 * DAY, FLOOR + 4000 * DAY), None);
-        assert_eq!(raised(FLOOR, FLOOR + 4000 * DAY, FLOOR + 2 * DAY), None);
+        assert_eq!(raised(FLOOR, Basis::Clock(FLOOR + 2 * DAY), FLOOR + 4000 * DAY, FAR), None);
+        assert_eq!(raised(FLOOR, Basis::Clock(FLOOR + 4000 * DAY), FLOOR + 2 * DAY, FAR), None);
     }
 
     #[test]
-    fn a_clock_in_1970_takes_the_servers_word_in_steps() {
-        assert_eq!(raised(FLOOR, 60, FLOOR + 30 * DAY), Some(FLOOR + 30 * DAY));
-        assert_eq!(raised(FLOOR, 60, FLOOR + 9000 * DAY), Some(FLOOR + 90 * DAY));
-        assert_eq!(raised(FLOOR, 60, FLOOR - DAY), None);
+    fn unknown_time_takes_the_servers_word_in_steps() {
+        for basis in [Basis::Floor(FLOOR), Basis::FloorInstead(FLOOR)] {
+            assert_eq!(raised(FLOOR, basis, FLOOR + 30 * DAY, FAR), Some(FLOOR + 30 * DAY));
+            assert_eq!(raised(FLOOR, basis, FLOOR + 9000 * DAY, FAR), Some(FLOOR + 90 * DAY));
+            assert_eq!(raised(FLOOR, basis, FLOOR - DAY, FAR), None);
+        }
+    }
+
+    /// However often a server in 2099 is believed: what it was accepted with is accepted again.
+    #[test]
+    fn floor_never_passes_the_end_of_the_certificates() {
+        let (end, server) = (FLOOR + 200 * DAY, FLOOR + 26_000 * DAY);
+        let mut floor = FLOOR;
+        for _ in 0..1000 {
+            floor = raised(floor, Basis::Floor(floor), server, end).unwrap_or(floor);
+            assert!(floor <= end);
+        }
+        assert_eq!(floor, end);
+        assert_eq!(
+            raised(FLOOR, Basis::Clock(FLOOR + 8 * DAY), FLOOR + 8 * DAY, FLOOR + 5 * DAY),
+            Some(FLOOR + 5 * DAY)
+        );
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! `moorline-agent` as a library, so that tests can join its pure parts with the server's: see ARCHITECTURE.md.
 
 pub mod address;
+pub mod adjtimex;
 pub mod arguments;
 pub mod backoff;
 pub mod boot;
 pub mod budget;
 pub mod check;
 pub mod clock;
+pub mod clock_watch;
 pub mod config;
 pub mod credentials;
+pub mod der;
 pub mod dns;
 pub mod environment;
 pub mod exit;
@@ -32,8 +35,12 @@ pub mod signals;
 pub mod state_dir;
 pub mod status;
 pub mod tcp;
+pub mod timekeeper;
 pub mod tls;
+pub mod trusted_time;
 pub mod uplink;
+pub mod validity;
+pub mod verifier;
 
 pub use arguments::{Command, HELP, parse};
 pub use environment::Environment;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 
 use crate::budget::{Gauge, Tally};
@@ -92,6 +93,12 @@ impl Link {
             Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
             _ => "TLS",
         }
+    }
+
+    /// The server's certificates, its own first; on a resumed link those that it showed when the ticket was made.
+    #[must_use]
+    pub fn server_chain(&self) -> &[CertificateDer<'static>] {
+        self.tls.peer_certificates().unwrap_or_default()
     }
 
     /// Begins the session, once the link is secured.

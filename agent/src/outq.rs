@@ -1,7 +1,8 @@
 //! Asks the kernel whether TCP still holds bytes that the peer's host has not acknowledged.
 //!
-//! The agent's one unsafe expression. Neither the standard library nor rustix offers `SIOCOUTQ` (tcp(7)) or `TCP_INFO`
-//! safely, and without it a lost heartbeat cannot be told from a slow server: see `Session::handle_timeout`.
+//! One of the agent's two unsafe expressions, beside that of `adjtimex.rs`. Neither the standard library nor rustix offers
+//! `SIOCOUTQ` (tcp(7)) or `TCP_INFO` safely, and without it a lost heartbeat cannot be told from a slow server: see
+//! `Session::handle_timeout`.
 
 #![expect(unsafe_code, reason = "SIOCOUTQ has no safe binding")]
 

@@ -35,16 +35,16 @@ fn certificate(fault: &CertificateError, utc_ms: i64) -> String {
     let clock = Utc(utc_ms);
     match fault {
         CertificateError::ExpiredContext { time, not_after } => format!(
-            "the server's certificate expired at {}, and it is {} by this device's clock ({clock}) and time floor: \
-             renew the certificate, or set the clock",
-            utc(not_after.as_secs()),
-            utc(time.as_secs()),
+            "the server's certificate expired at {}, and it is {} at least (this device's clock: {clock}): \
+             renew the certificate, or set the clock if it is synchronised and wrong",
+            Utc::of_seconds(not_after.as_secs()),
+            Utc::of_seconds(time.as_secs()),
         ),
         CertificateError::NotValidYetContext { time, not_before } => format!(
-            "the server's certificate is valid from {}, and it is {} by this device's clock ({clock}) and time floor: \
-             set the clock",
-            utc(not_before.as_secs()),
-            utc(time.as_secs()),
+            "the server's certificate is valid from {}, and it is {} by this device's clock, which is called \
+             synchronised: set the clock",
+            Utc::of_seconds(not_before.as_secs()),
+            Utc::of_seconds(time.as_secs()),
         ),
         CertificateError::Expired => {
             format!("the server's certificate ends before it begins; issue it anew (this device's clock: {clock})")
@@ -115,10 +115,6 @@ fn received(alert: AlertDescription) -> (Cause, String) {
         other => return (Cause::Network, format!("the server ended TLS with the alert {other:?}")),
     };
     (Cause::Refused, format!("the server refused our certificate: {about_us}"))
-}
-
-fn utc(seconds: u64) -> Utc {
-    Utc(i64::try_from(seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000))
 }
 
 #[cfg(test)]

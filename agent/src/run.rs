@@ -10,7 +10,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::boot;
-use crate::clock::{self, FlooredClock, Now};
+use crate::clock::{self, Now};
+use crate::clock_watch::ClockWatch;
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::exit::Exit;
@@ -22,6 +23,7 @@ use crate::signals::{self, Signals};
 use crate::state_dir;
 use crate::status::StatusFile;
 use crate::tls::Tls;
+use crate::trusted_time::TrustedTime;
 use crate::uplink::Uplink;
 
 /// Runs until it is asked to stop.
@@ -40,7 +42,8 @@ struct Agent<'e> {
     signals: Signals,
     notifier: Notifier,
     status: Option<StatusFile>,
-    clock: Arc<FlooredClock>,
+    time: Arc<TrustedTime>,
+    clock_watch: Option<ClockWatch>,
     uplink: Uplink,
     identification: Identification,
     stopping: bool,
@@ -57,8 +60,8 @@ impl<'e> Agent<'e> {
         let config = read_config(file, environment).ok_or(Exit::Config)?;
         prepare_state_dir(&config);
         let seed = seed().map_err(|error| failed("no randomness from the system", &error))?;
-        let clock = Arc::new(FlooredClock::new(FloorFile::new(&config.state_dir).read()));
-        let tls = tls(&config, &clock).map_err(|error| failed("TLS cannot be set up", &error))?;
+        let time = Arc::new(TrustedTime::new(FloorFile::new(&config.state_dir).read()));
+        let tls = tls(&config, &time).map_err(|error| failed("TLS cannot be set up", &error))?;
         let now = clock::now();
         log::info(format_args!("moorline-agent {} with {}", env!("CARGO_PKG_VERSION"), file.display()));
         let mut agent = Self {
@@ -66,10 +69,11 @@ impl<'e> Agent<'e> {
             notifier: Notifier::new(environment, now.instant),
             status: StatusFile::open(environment),
             identification: Identification::new(&config, now),
-            uplink: Uplink::new(config, tls, Arc::clone(&clock), seed),
+            uplink: Uplink::new(config, tls, Arc::clone(&time), seed),
+            clock_watch: watch_clock(now),
             environment,
             signals,
-            clock,
+            time,
             stopping: false,
         };
         agent.identify(now);
@@ -83,6 +87,9 @@ impl<'e> Agent<'e> {
             let now = clock::now();
             if ready.stop && !self.stopping {
                 self.stop(now);
+            }
+            if ready.clock {
+                self.hear_of_clock(now);
             }
             if ready.reload {
                 self.reload(now);
@@ -118,12 +125,21 @@ impl<'e> Agent<'e> {
         self.uplink.leave(device_goodbye::STOPPING, now);
     }
 
+    /// The wait was ended because the system clock was set, or the device woke up. The turn that follows does what is
+    /// due.
+    fn hear_of_clock(&mut self, now: Now) {
+        if let Some(jump) = self.clock_watch.as_mut().and_then(|watch| watch.take(now)) {
+            log::info(format_args!("{jump}"));
+            self.uplink.handle_clock_set();
+        }
+    }
+
     /// Reads everything anew. A configuration with mistakes changes nothing.
     fn reload(&mut self, now: Now) {
         self.notifier.reloading();
         log::info(format_args!("reading {} anew", self.file.display()));
         if let Some(config) = read_config(&self.file, self.environment) {
-            match tls(&config, &self.clock) {
+            match tls(&config, &self.time) {
                 Ok(tls) => {
                     prepare_state_dir(&config);
                     if !self.identification.suits(&config) {
@@ -154,8 +170,8 @@ impl<'e> Agent<'e> {
                 .identification
                 .imei()
                 .map_or_else(|| "not known yet".to_owned(), |imei| imei.to_string());
-            let (link, ledger) = (&self.uplink, self.uplink.ledger());
-            status.write(&format!("imei     {imei}\nlink     {link}\n{ledger}\n"));
+            let (link, ledger, clock) = (&self.uplink, self.uplink.ledger(), self.uplink.timekeeper());
+            status.write(&format!("imei     {imei}\nlink     {link}\nclock    {clock}\n{ledger}\n"));
         }
         if self.notifier.turn(now.instant) || news {
             self.notifier.status(&self.uplink);
@@ -172,8 +188,9 @@ impl<'e> Agent<'e> {
             Some((self.signals.reload.as_fd(), PollFlags::IN)),
             self.uplink.interest(),
             self.identification.interest(),
+            self.clock_watch.as_ref().map(|watch| (watch.as_fd(), PollFlags::IN)),
         ];
-        let mut fds: heapless::Vec<PollFd<'_>, 4> =
+        let mut fds: heapless::Vec<PollFd<'_>, 5> =
             wanted.iter().flatten().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
         match poll(&mut fds, timeout.as_ref()) {
             // After a signal its pipe is readable, which the next poll finds.
@@ -181,13 +198,14 @@ impl<'e> Agent<'e> {
             Err(error) => return Err(error),
         }
         let mut polled = fds.iter();
-        let [stop, reload, uplink, modem] = wanted
+        let [stop, reload, uplink, modem, clock] = wanted
             .map(|wanted| wanted.and_then(|_| polled.next()).map_or(PollFlags::empty(), PollFd::revents));
         Ok(Ready {
             stop: !stop.is_empty() && signals::take(&self.signals.stop),
             reload: !reload.is_empty() && signals::take(&self.signals.reload),
             uplink,
             modem,
+            clock: !clock.is_empty(),
         })
     }
 }
@@ -198,11 +216,13 @@ struct Ready {
     reload: bool,
     uplink: PollFlags,
     modem: PollFlags,
+    clock: bool,
 }
 
 impl Default for Ready {
     fn default() -> Self {
-        Self { stop: false, reload: false, uplink: PollFlags::empty(), modem: PollFlags::empty() }
+        let none = PollFlags::empty();
+        Self { stop: false, reload: false, uplink: none, modem: none, clock: false }
     }
 }
 
@@ -227,9 +247,16 @@ fn prepare_state_dir(config: &Config) {
     }
 }
 
-fn tls(config: &Config, clock: &Arc<FlooredClock>) -> Result<Tls, rustls::Error> {
+fn tls(config: &Config, time: &Arc<TrustedTime>) -> Result<Tls, rustls::Error> {
     let (server, identity) = (&config.server, &config.identity);
-    Tls::new(server.min_version, Arc::clone(&server.roots), &identity.certified_key, Arc::clone(clock))
+    Tls::new(server.min_version, Arc::clone(&server.roots), &identity.certified_key, Arc::clone(time))
+}
+
+/// Without it the agent works, and is late by as long as it slept.
+fn watch_clock(now: Now) -> Option<ClockWatch> {
+    ClockWatch::new(now)
+        .inspect_err(|error| log::warning(format_args!("no timer tells of suspend and set clocks: {error}")))
+        .ok()
 }
 
 /// Chance for the backoff's jitter.

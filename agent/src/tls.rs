@@ -9,7 +9,9 @@ use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, Error, RootCertStore, SupportedProtocolVersion, version};
 
-use crate::clock::FlooredClock;
+use crate::clock::TicketClock;
+use crate::trusted_time::TrustedTime;
+use crate::verifier::Verifier;
 
 /// Servers whose sessions are kept for resumption, which saves more than half of a handshake's bytes. An agent has one
 /// server, seldom two.
@@ -54,12 +56,15 @@ impl Tls {
         min_version: MinVersion,
         roots: Arc<RootCertStore>,
         identity: &CertifiedKey,
-        clock: Arc<FlooredClock>,
+        time: Arc<TrustedTime>,
     ) -> Result<Self, Error> {
-        let builder = ClientConfig::builder_with_details(provider(), clock);
-        let mut config = builder
+        let provider = provider();
+        let verifier = Verifier::new(roots, provider.signature_verification_algorithms, time);
+        let mut config = ClientConfig::builder_with_details(provider, Arc::new(TicketClock))
             .with_protocol_versions(min_version.versions())?
-            .with_root_certificates(roots)
+            // rustls's word for every verifier that is not its own; this one asks for no less.
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.clone())));
         config.resumption = Resumption::in_memory_sessions(RESUMABLE_SERVERS);
         Ok(Self(Arc::new(config)))

@@ -18,11 +18,10 @@ use rustix::event::PollFlags;
 
 use crate::address::Address;
 use crate::backoff::{Backoff, Cause};
-use crate::clock::{FlooredClock, Now, Utc};
+use crate::clock::{Now, Utc};
 use crate::config::{Config, Protocol};
 use crate::dns::Resolver;
 use crate::fault::{Fault, LONGEST_ABSENCE};
-use crate::floor::{self, FloorFile};
 use crate::identification::Model;
 use crate::ledger::Ledger;
 use crate::link::{Link, LinkError};
@@ -31,7 +30,9 @@ use crate::round::{Failure, Round, Step, Target};
 use crate::round_trip::RoundTrip;
 use crate::session::{Dialect, Event, Greeting, Terms};
 use crate::tcp;
+use crate::timekeeper::Timekeeper;
 use crate::tls::Tls;
+use crate::trusted_time::TrustedTime;
 use server_time::ServerTime;
 use state::State;
 
@@ -53,8 +54,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(600);
 pub struct Uplink {
     config: Config,
     tls: Tls,
-    clock: Arc<FlooredClock>,
-    floor: FloorFile,
+    timekeeper: Timekeeper,
     backoff: Backoff,
     ledger: Ledger,
     resolver: Resolver,
@@ -75,11 +75,11 @@ pub struct Uplink {
 impl Uplink {
     /// Stands still until [`Self::identify`].
     #[must_use]
-    pub fn new(config: Config, tls: Tls, clock: Arc<FlooredClock>, seed: u64) -> Self {
+    pub fn new(config: Config, tls: Tls, time: Arc<TrustedTime>, seed: u64) -> Self {
         Self {
             backoff: Backoff::new(config.reconnect, seed),
             ledger: Ledger::open(config.budget, &config.state_dir),
-            floor: FloorFile::new(&config.state_dir),
+            timekeeper: Timekeeper::new(&config, time),
             round: Round::new(0, config.server.protocol),
             resolver: Resolver::default(),
             greeting: None,
@@ -91,7 +91,6 @@ impl Uplink {
             news: true,
             config,
             tls,
-            clock,
         }
     }
 
@@ -123,7 +122,7 @@ impl Uplink {
         let keeps = config.keeps_session_of(&self.config);
         self.backoff.set_limits(config.reconnect);
         self.ledger.reconfigure(config.budget, &config.state_dir);
-        self.floor = FloorFile::new(&config.state_dir);
+        self.timekeeper.reconfigure(&config);
         self.config = config;
         if keeps {
             log::info(format_args!("server and identity are as before: the session stands"));
@@ -131,6 +130,18 @@ impl Uplink {
         }
         self.tls = tls;
         self.leave(device_goodbye::RELOADING, now);
+    }
+
+    /// Something happened to the system clock: another time may count, and shown times stand for others.
+    pub fn handle_clock_set(&mut self) {
+        self.timekeeper.tell();
+        self.news = true;
+    }
+
+    /// Which time counts, in words that follow "clock".
+    #[must_use]
+    pub const fn timekeeper(&self) -> &Timekeeper {
+        &self.timekeeper
     }
 
     /// What to wait for, beside [`Self::deadline`].
@@ -274,6 +285,7 @@ impl Uplink {
     fn on_connected(&mut self, outcome: io::Result<()>, now: Now) {
         let State::Connecting { target, socket, .. } = mem::take(&mut self.state) else { return };
         let name = self.config.server.addresses[target.server].name.clone();
+        self.timekeeper.tell();
         let opened = match outcome {
             Ok(()) => {
                 self.tls.connection(name, target.native).map_err(|error| Fault::network(error.to_string()))
@@ -380,19 +392,9 @@ impl Uplink {
     fn on_time(&mut self, offset_ms: i64, round_trip: Option<Duration>, now: Now) {
         log::info(format_args!("{}", ServerTime { utc_ms: now.utc_ms, offset_ms, round_trip }));
         // A classic server's text says neither zone nor way.
-        if round_trip.is_some() {
-            self.raise_floor(now, offset_ms);
+        if let (Some(_), State::Online { link, .. }) = (round_trip, &self.state) {
             self.ledger.learn_time(now.utc_ms.saturating_add(offset_ms), now);
-        }
-    }
-
-    fn raise_floor(&self, now: Now, offset_ms: i64) {
-        let seconds = |ms: i64| u64::try_from(ms / 1000).unwrap_or(0);
-        let server = seconds(now.utc_ms.saturating_add(offset_ms));
-        let Some(raised) = floor::raised(self.clock.floor(), seconds(now.utc_ms), server) else { return };
-        self.clock.raise(raised);
-        if let Err(error) = self.floor.write(raised) {
-            log::warning(format_args!("the time floor cannot be kept in the state folder: {error}"));
+            self.timekeeper.handle_server_time(link.server_chain(), offset_ms, now);
         }
     }
 

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moorline_agent::Environment;
-use moorline_agent::clock::{self, FlooredClock, Now};
+use moorline_agent::clock::{self, Now};
 use moorline_agent::config::Config;
 use moorline_agent::tls::Tls;
+use moorline_agent::trusted_time::TrustedTime;
 use moorline_agent::uplink::Uplink;
 use moorline_protocol::Imei;
 use moorline_testbed::black_hole::BlackHole;
@@ -132,16 +133,16 @@ impl Road {
         let file = command.get_args().last().ok_or_else(|| Failure::new("no configuration"))?;
         let config = Config::read(Path::new(file), &Environment::default())
             .map_err(|mistakes| Failure::new(mistakes.to_string()))?;
-        let clock = Arc::new(FlooredClock::new(0));
+        let time = Arc::new(TrustedTime::new(0));
         let (server, identity) = (&config.server, &config.identity);
         let tls = Tls::new(
             server.min_version,
             Arc::clone(&server.roots),
             &identity.certified_key,
-            Arc::clone(&clock),
+            Arc::clone(&time),
         )?;
         let now = clock::now();
-        let mut uplink = Uplink::new(config, tls, clock, 7);
+        let mut uplink = Uplink::new(config, tls, time, 7);
         uplink.identify(uplink.greeting(IMEI.parse::<Imei>()?, Default::default(), [0; 16]), now);
         uplink.turn(PollFlags::empty(), now);
         Ok(Self { uplink, now, _rig: rig })

@@ -88,12 +88,13 @@ pub struct GuestSetup {
     files: Archive,
     modem: Option<PathBuf>,
     server: Option<SocketAddr>,
+    clock: Option<String>,
 }
 
 impl GuestSetup {
     /// The image as it is.
     pub fn new(board: Board) -> Self {
-        Self { board, files: Archive::default(), modem: None, server: None }
+        Self { board, files: Archive::default(), modem: None, server: None, clock: None }
     }
 
     /// Adds a file; `path` is without the leading `/`, and below `usr` where Debian has links to it.
@@ -120,6 +121,12 @@ impl GuestSetup {
         self
     }
 
+    /// Has its battery-backed clock stand at this time, in UTC as `1970-01-01T00:00:00`; else it is right.
+    pub fn clock(mut self, time: &str) -> Self {
+        self.clock = Some(time.to_owned());
+        self
+    }
+
     /// Switches it on.
     ///
     /// # Errors
@@ -135,6 +142,9 @@ impl GuestSetup {
         let monitor = UnixListener::bind(folder.path().join("monitor"))?;
         let shell = UnixListener::bind(folder.path().join("shell"))?;
         let mut command = command(self.board, &image, &root, self.server);
+        if let Some(time) = &self.clock {
+            command.arg("-rtc").arg(format!("base={time}"));
+        }
         let mut qemu = Program::start(command.current_dir(folder.path()))?;
         let monitor = Monitor::greet(accept(&monitor, &mut qemu)?)?;
         let shell = Shell::new(accept(&shell, &mut qemu)?);

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moorline_agent::budget::Tally;
-use moorline_agent::clock::{self, FlooredClock, Now};
+use moorline_agent::clock::{self, Now};
 use moorline_agent::link::{Link, LinkError};
 use moorline_agent::round_trip::RoundTrip;
 use moorline_agent::session::{Event, Greeting, Terms};
 use moorline_agent::tls::{self, MinVersion, Tls};
+use moorline_agent::trusted_time::TrustedTime;
 use moorline_agent::{credentials, tcp};
 use moorline_protocol::{DeviceMessage, Hello, Imei, ServerMessage, Welcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -80,8 +81,8 @@ impl Probe {
         )
         .map_err(Failure::new)?;
         let roots = credentials::roots(&rig.pki().ca()).map_err(Failure::new)?;
-        let clock = Arc::new(FlooredClock::new(0));
-        let tls = Tls::new(MinVersion::Tls13, Arc::new(roots), &identity, clock)?;
+        let time = Arc::new(TrustedTime::new(0));
+        let tls = Tls::new(MinVersion::Tls13, Arc::new(roots), &identity, time)?;
         let greeting = Greeting {
             imei,
             app_id: [0; 16],

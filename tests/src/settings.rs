@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
-/// The settings of one configuration file. All of them are strings: no other kind is needed to put a program to work.
+/// The settings of one configuration file. All of them are strings, but for `true` and `false`: no other kind is needed to
+/// put a program to work.
 #[derive(Clone, Debug, Default)]
 pub struct Settings(BTreeMap<String, BTreeMap<String, String>>);
 
@@ -33,6 +34,10 @@ impl fmt::Display for Settings {
         for (section, settings) in &self.0 {
             writeln!(f, "[{section}]")?;
             for (key, value) in settings {
+                if matches!(value.as_str(), "true" | "false") {
+                    writeln!(f, "{key} = {value}")?;
+                    continue;
+                }
                 write!(f, "{key} = \"")?;
                 for c in value.chars() {
                     match c {
@@ -61,6 +66,13 @@ mod tests {
             settings.to_string(),
             "[listen]\ndevices = \"127.0.0.1:0\"\n[session]\nclassic_idle = \"2s\"\n"
         );
+    }
+
+    #[test]
+    fn switches_are_no_strings() {
+        let mut settings = Settings::default();
+        settings.set("clock.set", true);
+        assert_eq!(settings.to_string(), "[clock]\nset = true\n");
     }
 
     #[test]
