@@ -8,6 +8,7 @@ use moorline_config::HumanDuration;
 use crate::config::{Config, Protocol};
 use crate::environment::Environment;
 use crate::exit::Exit;
+use crate::keepalive::{self, Interval};
 use crate::state_dir;
 use crate::tls::MinVersion;
 
@@ -47,6 +48,15 @@ fn describe(file: &Path, config: &Config) -> String {
         || format!("asked of the modem at {}, {} baud", modem.ports.join(", "), modem.baud),
         |imei| imei.to_string(),
     );
+    let interval = match heartbeat.interval {
+        Interval::Fixed(interval) => format!("every {}", HumanDuration(interval)),
+        Interval::Adaptive => format!(
+            "learned, from {} to {}; {} with a classic server",
+            HumanDuration(heartbeat.min),
+            HumanDuration(heartbeat.max),
+            HumanDuration(keepalive::CLASSIC)
+        ),
+    };
     format!(
         "{}: no mistakes\n\
          server     {}\n\
@@ -54,7 +64,7 @@ fn describe(file: &Path, config: &Config) -> String {
          protocol   {protocol}, {version}\n\
          identity   {} with {}, app id {}\n\
          imei       {imei}\n\
-         heartbeat  every {}, an answer within {}\n\
+         heartbeat  {interval}, an answer within {}\n\
          reconnect  after up to {}, doubled up to {}; a first time again after {} online\n\
          budget     {budget}\n\
          clock      {}\n\
@@ -66,7 +76,6 @@ fn describe(file: &Path, config: &Config) -> String {
         identity.certificate.display(),
         identity.key.display(),
         identity.app_id,
-        HumanDuration(heartbeat.interval),
         HumanDuration(heartbeat.timeout),
         HumanDuration(reconnect.first),
         HumanDuration(reconnect.max),

@@ -3,6 +3,7 @@
 
 mod budget;
 mod clock;
+mod heartbeat;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -19,8 +20,7 @@ use crate::address::Address;
 use crate::backoff::Limits;
 use crate::credentials;
 use crate::environment::Environment;
-use crate::round_trip::RoundTrip;
-use crate::session::Terms;
+use crate::keepalive::Settings;
 use crate::tls::{self, MinVersion};
 pub use clock::Clock;
 
@@ -37,7 +37,7 @@ pub struct Config {
     /// `[modem]`.
     pub modem: Modem,
     /// `[heartbeat]`.
-    pub heartbeat: Terms,
+    pub heartbeat: Settings,
     /// `[reconnect]`.
     pub reconnect: Limits,
     /// `[budget]`.
@@ -126,7 +126,7 @@ impl Config {
         let server = server(&root.section("server"));
         let identity = identity(&root.section("identity"), environment);
         let modem = modem(&root.section("modem"));
-        let heartbeat = heartbeat(&root.section("heartbeat"));
+        let heartbeat = heartbeat::heartbeat(&root.section("heartbeat"));
         let reconnect = reconnect(&root.section("reconnect"));
         let budget = budget::read(&root.section("budget"));
         let clock = clock::clock(&root.section("clock"));
@@ -153,8 +153,7 @@ impl Config {
             && identity.imei == other.identity.imei
             // A key fits its certificate or is refused, so the certificates speak for both.
             && identity.certified_key.cert == other.identity.certified_key.cert
-            && self.heartbeat.interval == other.heartbeat.interval
-            && self.heartbeat.timeout == other.heartbeat.timeout
+            && self.heartbeat == other.heartbeat
     }
 }
 
@@ -268,24 +267,6 @@ fn modem(section: &Section<'_>) -> Modem {
     }
     let baud = section.integer("baud", 300..=4_000_000).and_then(|baud| u32::try_from(baud).ok());
     Modem { ports, baud: baud.unwrap_or(default.baud) }
-}
-
-fn heartbeat(section: &Section<'_>) -> Terms {
-    let interval = if section.says("interval", "adaptive") {
-        section.mistake(
-            "interval",
-            "\"adaptive\" is not available in this version; give a duration, as in \"60s\"",
-        );
-        None
-    } else {
-        section.duration("interval", seconds(1)..=seconds(24 * 3600))
-    };
-    let timeout = section.duration("timeout", seconds(1)..=seconds(300));
-    Terms {
-        interval: interval.unwrap_or(seconds(60)),
-        timeout: timeout.unwrap_or(seconds(10)),
-        round_trip: RoundTrip::default(),
-    }
 }
 
 fn reconnect(section: &Section<'_>) -> Limits {

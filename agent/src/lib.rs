@@ -20,6 +20,7 @@ pub mod file;
 pub mod floor;
 pub mod identification;
 pub mod imei;
+pub mod keepalive;
 pub mod ledger;
 pub mod link;
 pub mod log;

@@ -69,7 +69,7 @@ impl<'e> Agent<'e> {
             notifier: Notifier::new(environment, now.instant),
             status: StatusFile::open(environment),
             identification: Identification::new(&config, now),
-            uplink: Uplink::new(config, tls, Arc::clone(&time), seed),
+            uplink: Uplink::new(config, tls, Arc::clone(&time), seed, now.instant),
             clock_watch: watch_clock(now),
             environment,
             signals,

@@ -4,6 +4,8 @@
 //! A session lives for one link: a new link gets a new one. After every input call [`Session::poll_transmit`] and
 //! [`Session::poll_event`] until both give nothing, then wait for bytes or [`Session::poll_timeout`].
 
+mod event;
+mod pace;
 mod wire;
 
 use std::time::{Duration, Instant};
@@ -14,6 +16,9 @@ use moorline_protocol::{Imei, Status, Time};
 use crate::budget::Purpose;
 use crate::clock::Now;
 use crate::round_trip::RoundTrip;
+pub use event::{End, Event};
+use pace::{Break, GRACE, Silence};
+pub use pace::{Echo, Pace};
 pub use wire::{Dialect, PeerError};
 use wire::{Heard, Say, Wire};
 
@@ -55,72 +60,6 @@ pub struct Terms {
 /// Whether TCP still holds bytes that the server's host has not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFlight(pub bool);
-
-/// What happened.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The server took the device in.
-    Registered {
-        /// The server's name for this session; a classic server gives none.
-        session_id: Option<u64>,
-        /// The heartbeat interval that holds.
-        heartbeat: Duration,
-        /// The window over which to spread a return when the server is lost.
-        spread: Duration,
-    },
-    /// An answer came this long after it was asked for.
-    Answered {
-        /// The round trip.
-        round_trip: Duration,
-    },
-    /// The server told its time.
-    Time {
-        /// How far the server's clock is ahead of the device's, milliseconds.
-        offset_ms: i64,
-        /// The part of the exchange that was spent on the way; `None` from a classic server, whose text has no zone and
-        /// whole seconds only.
-        round_trip: Option<Duration>,
-    },
-    /// A message that this version does not know was skipped.
-    Skipped {
-        /// Its discriminant.
-        message: u32,
-    },
-    /// The session is over: close the link. Nothing follows.
-    Ended(End),
-}
-
-/// Why a session is over.
-#[derive(Debug, PartialEq, Eq)]
-pub enum End {
-    /// The agent closed it.
-    Closed,
-    /// The server owed an answer for two deadlines.
-    Silent {
-        /// How long.
-        waited: Duration,
-        /// Whether its host took the question in: then the server is stuck, else the way is gone.
-        acknowledged: bool,
-    },
-    /// The server does not admit the device.
-    Rejected {
-        /// One of [`moorline_protocol::rejection`].
-        code: u8,
-        /// The server's words.
-        text: String<96>,
-    },
-    /// The server ended it.
-    Goodbye {
-        /// One of [`moorline_protocol::server_goodbye`].
-        reason: u8,
-        /// Come back no sooner than this.
-        retry_after: Duration,
-    },
-    /// A classic server refused a heartbeat: it has forgotten the device, which registers anew in the next session.
-    Forgotten,
-    /// The server broke the protocol.
-    Protocol(PeerError),
-}
 
 /// Where the session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,14 +103,15 @@ pub struct Session {
     /// What the last that was said is for.
     purpose: Option<Purpose>,
     greeting: Greeting,
-    interval: Duration,
+    /// What the greeting asks for.
+    wanted: Duration,
     timeout: Duration,
     round_trip: RoundTrip,
     state: State,
     due: Due,
     events: Deque<Event, 4>,
     owed: Option<Owed>,
-    last_sent: Instant,
+    silence: Silence,
     /// When the question went out that the next matching answer is timed against.
     asked: Option<Instant>,
     /// When the time was asked for, while its answer is out.
@@ -183,18 +123,19 @@ impl Session {
     /// The handshake is over: the greeting is due.
     #[must_use]
     pub fn new(dialect: Dialect, greeting: Greeting, terms: Terms, now: Now) -> Self {
+        let wanted = terms.interval.max(LEAST_INTERVAL);
         Self {
             wire: Wire::new(dialect),
             purpose: None,
             greeting,
-            interval: terms.interval.max(LEAST_INTERVAL),
+            wanted,
             timeout: terms.timeout,
             round_trip: terms.round_trip,
             state: State::Greeting,
             due: Due { greeting: true, ..Due::default() },
             events: Deque::new(),
             owed: None,
-            last_sent: now.instant,
+            silence: Silence::new(Pace::Fixed(wanted), now),
             asked: None,
             time_asked: None,
             next_time: None,
@@ -239,7 +180,7 @@ impl Session {
             }
             if written.is_some() {
                 self.purpose = say.purpose();
-                self.last_sent = now.instant;
+                self.silence.sent(now);
                 return written;
             }
         }
@@ -264,10 +205,7 @@ impl Session {
             (State::Closing | State::Ended, _) => None,
             (_, Some(owed)) => Some(owed.deadline),
             (State::Greeting, None) => None,
-            (State::Registered, None) => {
-                let heartbeat = self.last_sent + self.interval;
-                Some(self.next_time.map_or(heartbeat, |time| time.min(heartbeat)))
-            }
+            (State::Registered, None) => self.next_time.into_iter().chain([self.silence.deadline()]).min(),
         }
     }
 
@@ -290,6 +228,12 @@ impl Session {
         }
     }
 
+    /// How silences end from now on, instead of by a heartbeat after the interval granted. The server is told what it has to
+    /// know. Only native servers understand any other pace than [`Pace::Fixed`].
+    pub const fn set_pace(&mut self, pace: Pace) {
+        self.silence.set_pace(pace);
+    }
+
     /// Asks at once whether the way still stands, unless an answer is waited for already.
     pub fn check(&mut self) {
         self.due.heartbeat |= self.state == State::Registered && self.owed.is_none();
@@ -298,11 +242,16 @@ impl Session {
     fn next_due(&mut self, now: Now) -> Option<Say> {
         if std::mem::take(&mut self.due.greeting) {
             self.ask(now);
-            let heartbeat_s = u32::try_from(self.interval.as_secs()).unwrap_or(u32::MAX);
+            let heartbeat_s = u32::try_from(self.wanted.as_secs()).unwrap_or(u32::MAX);
             return Some(Say::Greeting { heartbeat_s });
         }
         if let Some(token) = self.due.echo.take() {
             return Some(Say::EchoAck { token });
+        }
+        if self.state == State::Registered
+            && let Some(seconds) = self.silence.take_untold()
+        {
+            return Some(Say::Interval { seconds });
         }
         if std::mem::take(&mut self.due.time) {
             self.ask(now);
@@ -340,15 +289,20 @@ impl Session {
     /// is busy, and giving it up early would make it busier.
     fn patience(&self) -> Duration {
         match self.state {
+            // The Echo that did not come is before the answer in TCP's order, and it is sent again at long intervals by now.
+            State::Registered if self.silence.misses_echo() => self.timeout.max(GRACE),
             State::Registered => self.round_trip.deadline(self.timeout),
             _ => self.timeout,
         }
     }
 
     fn on_heard(&mut self, heard: Heard, now: Now) {
+        if let Heard::Echo { token } = heard {
+            self.on_echo(token, now);
+        }
+        self.silence.heard(now);
         match (self.state, heard) {
-            // An Echo is no answer: it shows that the way down works, not that a question arrived.
-            (_, Heard::Echo { token }) => self.due.echo = Some(token),
+            (_, Heard::Echo { .. }) => {}
             (_, Heard::Unknown { message }) => self.emit(Event::Skipped { message }),
             (_, Heard::Rejected(rejected)) => {
                 self.end(End::Rejected { code: rejected.code, text: rejected.text });
@@ -359,11 +313,13 @@ impl Session {
             }),
             (_, Heard::Forgotten) => self.end(End::Forgotten),
             (State::Greeting, Heard::Welcome(welcome)) => {
-                self.interval = Duration::from_secs(welcome.heartbeat_s.into()).max(LEAST_INTERVAL);
+                let granted = Duration::from_secs(welcome.heartbeat_s.into()).max(LEAST_INTERVAL);
                 let spread = Duration::from_secs(welcome.spread_s.into());
-                self.on_registered(Some(welcome.session_id), spread, now);
+                self.on_registered(Some(welcome.session_id), granted, spread, now);
             }
-            (State::Greeting, Heard::ClassicWelcome) => self.on_registered(None, Duration::ZERO, now),
+            (State::Greeting, Heard::ClassicWelcome) => {
+                self.on_registered(None, self.wanted, Duration::ZERO, now);
+            }
             (State::Greeting, Heard::HeartbeatAck) => {
                 self.on_peer_error(PeerError::Unexpected("an answer to a heartbeat"));
             }
@@ -385,9 +341,10 @@ impl Session {
         }
     }
 
-    fn on_registered(&mut self, session_id: Option<u64>, spread: Duration, now: Now) {
+    fn on_registered(&mut self, session_id: Option<u64>, heartbeat: Duration, spread: Duration, now: Now) {
         self.set_state(State::Registered);
-        self.emit(Event::Registered { session_id, heartbeat: self.interval, spread });
+        self.silence.set_pace(Pace::Fixed(heartbeat));
+        self.emit(Event::Registered { session_id, heartbeat, spread });
         self.on_answer(now);
         self.due.time = true;
     }
@@ -399,6 +356,17 @@ impl Session {
             let round_trip = now.instant.saturating_duration_since(asked);
             self.round_trip.measured(round_trip);
             self.emit(Event::Answered { round_trip });
+        }
+        if let Some(echo) = self.silence.answered() {
+            self.emit(Event::Echo(echo));
+        }
+    }
+
+    /// An Echo is no answer: it shows that the way down works, not that a question arrived.
+    fn on_echo(&mut self, token: u32, now: Now) {
+        self.due.echo = Some(token);
+        if let Some(echo) = self.silence.echoed(now) {
+            self.emit(Event::Echo(echo));
         }
     }
 
@@ -435,8 +403,16 @@ impl Session {
     fn on_quiet(&mut self, now: Now) {
         if self.next_time.is_some_and(|at| now.instant >= at) {
             self.due.time = true;
-        } else if now.instant >= self.last_sent + self.interval {
-            self.due.heartbeat = true;
+            return;
+        }
+        match self.silence.over(now) {
+            None => {}
+            Some(Break::Time) => self.due.time = true,
+            Some(Break::Heartbeat) => self.due.heartbeat = true,
+            Some(Break::MissedEcho) => {
+                self.due.heartbeat = true;
+                self.emit(Event::Echo(Echo::Missing));
+            }
         }
     }
 

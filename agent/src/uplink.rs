@@ -1,6 +1,7 @@
 //! The road to the server, from offline to online and back: one state, one `set_state`. Owns the deadlines of each step;
 //! the loop in `run.rs` owns the poll and the clock and calls [`Uplink::turn`].
 
+mod keeping;
 mod server_time;
 mod spending;
 mod state;
@@ -19,7 +20,7 @@ use rustix::event::PollFlags;
 use crate::address::Address;
 use crate::backoff::{Backoff, Cause};
 use crate::clock::{Now, Utc};
-use crate::config::{Config, Protocol};
+use crate::config::Config;
 use crate::dns::Resolver;
 use crate::fault::{Fault, LONGEST_ABSENCE};
 use crate::identification::Model;
@@ -27,12 +28,12 @@ use crate::ledger::Ledger;
 use crate::link::{Link, LinkError};
 use crate::log;
 use crate::round::{Failure, Round, Step, Target};
-use crate::round_trip::RoundTrip;
-use crate::session::{Dialect, Event, Greeting, Terms};
+use crate::session::{Event, Greeting};
 use crate::tcp;
 use crate::timekeeper::Timekeeper;
 use crate::tls::Tls;
 use crate::trusted_time::TrustedTime;
+use keeping::Keeping;
 use server_time::ServerTime;
 use state::State;
 
@@ -66,8 +67,7 @@ pub struct Uplink {
     /// What went wrong last, and when.
     last_fault: Option<(i64, String)>,
     round_trip: Option<Duration>,
-    /// What the deadlines of answers come from, over all sessions.
-    measured: RoundTrip,
+    keeping: Keeping,
     /// Something happened that operators should see.
     news: bool,
 }
@@ -75,7 +75,7 @@ pub struct Uplink {
 impl Uplink {
     /// Stands still until [`Self::identify`].
     #[must_use]
-    pub fn new(config: Config, tls: Tls, time: Arc<TrustedTime>, seed: u64) -> Self {
+    pub fn new(config: Config, tls: Tls, time: Arc<TrustedTime>, seed: u64, now: Instant) -> Self {
         Self {
             backoff: Backoff::new(config.reconnect, seed),
             ledger: Ledger::open(config.budget, &config.state_dir),
@@ -87,7 +87,7 @@ impl Uplink {
             label: State::Nameless.label(),
             last_fault: None,
             round_trip: None,
-            measured: RoundTrip::default(),
+            keeping: Keeping::new(&config, now),
             news: true,
             config,
             tls,
@@ -123,6 +123,7 @@ impl Uplink {
         self.backoff.set_limits(config.reconnect);
         self.ledger.reconfigure(config.budget, &config.state_dir);
         self.timekeeper.reconfigure(&config);
+        self.keeping.configure(&config, now.instant);
         self.config = config;
         if keeps {
             log::info(format_args!("server and identity are as before: the session stands"));
@@ -277,6 +278,7 @@ impl Uplink {
     }
 
     fn on_unresolved(&mut self, server: usize, why: &str, now: Now) {
+        self.keeping.on_unreachable();
         let host = &self.config.server.addresses[server].host;
         self.note(now, &format!("{host}: cannot be looked up: {why}"));
         self.next_step(now);
@@ -320,20 +322,6 @@ impl Uplink {
         }
     }
 
-    /// The link is secured: the session begins.
-    fn register(&mut self, now: Now) {
-        let Some(greeting) = self.greeting.clone() else { return };
-        let State::Handshaking { target, mut link, .. } = mem::take(&mut self.state) else { return };
-        if self.config.server.protocol == Protocol::Native && link.dialect() == Dialect::Classic {
-            let fault = Fault::refused("the server does not speak moorline/1; see `server.protocol`");
-            return self.on_tried(target, &fault, now);
-        }
-        let terms = Terms { round_trip: self.measured, ..self.ledger.terms(self.config.heartbeat) };
-        link.begin_session(greeting, terms, now);
-        let (version, dialect) = (link.tls_version(), link.dialect());
-        self.set_state(State::Registering { target, link }, format_args!(": {version}, {dialect}"));
-    }
-
     /// Moves bytes and hears the session's events.
     fn serve(&mut self, ready: PollFlags, now: Now) {
         let mut moved = match &mut self.state {
@@ -346,12 +334,18 @@ impl Uplink {
             };
             match link.poll(now) {
                 Ok(None) => return,
-                Ok(Some(Event::Ended(end))) => return self.on_lost(&Fault::of_session(&end), now),
-                Ok(Some(event)) => self.on_event(&event, now),
+                Ok(Some(event)) => {
+                    self.keeping.on_event(&event, link, now.instant);
+                    match event {
+                        Event::Ended(end) => return self.on_lost(&Fault::of_session(&end), now),
+                        event => self.on_event(&event, now),
+                    }
+                }
                 Err(error) => moved = Err(error),
             }
         }
         if let Err(error) = moved {
+            self.keeping.on_broken(&error);
             let greeted = matches!(self.state, State::Registering { .. });
             self.on_lost(&Fault::of_link(&error, greeted, now.utc_ms), now);
         }
@@ -362,10 +356,8 @@ impl Uplink {
             Event::Registered { session_id, heartbeat, spread } => {
                 self.on_registered(session_id, heartbeat, spread, now);
             }
-            Event::Answered { round_trip } => {
-                self.measured.measured(round_trip);
-                self.round_trip = Some(round_trip);
-            }
+            Event::Answered { round_trip } => self.round_trip = Some(round_trip),
+            Event::Echo(_) => self.news = true,
             Event::Time { offset_ms, round_trip } => {
                 self.on_time(offset_ms, round_trip, now);
             }
@@ -429,6 +421,7 @@ impl Uplink {
     }
 
     fn on_failed(&mut self, target: Target, fault: &Fault, now: Now) {
+        self.keeping.on_unreachable();
         let failure = match fault.cause {
             _ if fault.alpn => Failure::Alpn,
             Cause::Refused => Failure::Refused,
@@ -471,7 +464,7 @@ impl fmt::Display for Uplink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.state.fmt(f)?;
         if let (State::Online { .. }, Some(round_trip)) = (&self.state, self.round_trip) {
-            write!(f, ", round trip {}", HumanDuration(round_trip))?;
+            write!(f, ", round trip {}, {}", HumanDuration(round_trip), self.keeping)?;
         }
         if let Some((at, text)) = &self.last_fault {
             write!(f, "; last fault at {}: {text}", Utc(*at))?;

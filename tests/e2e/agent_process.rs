@@ -43,7 +43,7 @@ fn every_mistake_is_told_at_once() -> Result<(), Failure> {
         ":16: identity.imei: \"869731052403820\" is neither \"modem\" nor an IMEI: its check digit is 0 where 1",
         ":19: modem.port: must be a string",
         ":20: modem.baud: is out of range",
-        ":23: heartbeat.interval: \"adaptive\" is not available",
+        ":23: heartbeat.interval: \"sometimes\" is not a duration",
         ":24: heartbeat.timeout: 10 needs a unit",
         ":28: reconnect.max: is less than `first`",
         ":31: state.dir: must be a string",

@@ -37,6 +37,7 @@ pub(super) enum Say {
     Heartbeat,
     TimeRequest { t1: i64 },
     Status(Status),
+    Interval { seconds: u32 },
     EchoAck { token: u32 },
     Goodbye { reason: u8 },
 }
@@ -45,7 +46,7 @@ impl Say {
     pub(super) const fn purpose(&self) -> Option<Purpose> {
         match self {
             Self::Greeting { .. } => None,
-            Self::Heartbeat | Self::EchoAck { .. } => Some(Purpose::Heartbeat),
+            Self::Heartbeat | Self::Interval { .. } | Self::EchoAck { .. } => Some(Purpose::Heartbeat),
             Self::TimeRequest { .. } => Some(Purpose::Time),
             Self::Status(_) => Some(Purpose::Status),
             Self::Goodbye { .. } => Some(Purpose::Other),
@@ -226,6 +227,7 @@ fn native(say: &Say, greeting: &Greeting) -> DeviceMessage {
         Say::Heartbeat => DeviceMessage::Heartbeat,
         Say::TimeRequest { t1 } => DeviceMessage::TimeRequest { t1 },
         Say::Status(ref status) => DeviceMessage::Status(status.clone()),
+        Say::Interval { seconds } => DeviceMessage::Interval { seconds },
         Say::EchoAck { token } => DeviceMessage::EchoAck { token },
         Say::Goodbye { reason } => DeviceMessage::Goodbye { reason },
     }
@@ -239,7 +241,7 @@ fn classic(say: &Say, greeting: &Greeting) -> Option<Request> {
         }),
         Say::Heartbeat => Some(Request::Heartbeat),
         Say::TimeRequest { .. } => Some(Request::DateTime),
-        Say::Status(_) | Say::EchoAck { .. } | Say::Goodbye { .. } => None,
+        Say::Status(_) | Say::Interval { .. } | Say::EchoAck { .. } | Say::Goodbye { .. } => None,
     }
 }
 

@@ -1,0 +1,257 @@
+//! How a session keeps its line alive at the least data: which silences it agrees on with the server, and what their ends
+//! teach. Pure; it outlives sessions, as `backoff.rs` does, and knows no socket and no file: what is worth keeping comes out
+//! of [`Keepalive::take_learned`], what to tell a person out of [`Keepalive::take_notice`].
+//!
+//! A device's own heartbeat after a silence proves nothing about the silence: many NATs open a new mapping for it. So the
+//! server asks at the end of each silence (Echo), and the device speaks only when that did not come. Whether the mapping
+//! was forgotten or coverage lost is told apart by what comes next:
+//!
+//! | after the Echo that did not come | it proves |
+//! | --- | --- |
+//! | the answer comes, with the Echo before it | the mapping was forgotten, and the device's own packet healed it |
+//! | the answer comes without an Echo before it | the server had not asked: TCP keeps the order |
+//! | the link dies, and the first try to come back succeeds | the mapping was forgotten, and its packets dropped or reset |
+//! | the link dies, and tries fail | nothing: there was no coverage, or no server |
+
+mod learner;
+pub mod networks;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use moorline_config::HumanDuration;
+
+use crate::round_trip::RoundTrip;
+use crate::session::{Dialect, Echo, End, Event, Pace, Terms};
+pub use learner::Learned;
+use learner::{Bounds, Learner, Phase};
+
+/// What `[heartbeat]` of the configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long the device may be silent.
+    pub interval: Interval,
+    /// The shortest silence that "adaptive" tries.
+    pub min: Duration,
+    /// The longest; a server may allow less.
+    pub max: Duration,
+    /// The longest that an answer may take.
+    pub timeout: Duration,
+}
+
+/// `heartbeat.interval`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interval {
+    /// Learned; in classic sessions, whose servers ask nothing, [`CLASSIC`].
+    Adaptive,
+    /// As configured, or as the server grants.
+    Fixed(Duration),
+}
+
+/// What classic servers have always been told by their devices, at the longest.
+pub const CLASSIC: Duration = Duration::from_secs(60);
+
+/// What the radio is made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// 2G to 5G, or not known.
+    #[default]
+    Usual,
+    /// NB-IoT and LTE-M, where carriers want no keepalives (GSMA TS.34 4.0_REQ_006.1): nothing is probed, and what is said at
+    /// the end of a silence twice the granted one has a use of its own. The server waits for two and a half.
+    Sparse,
+}
+
+/// Something that a person should hear of, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The network forgets a flow sooner than `heartbeat.min`, this.
+    TooShort(Duration),
+    /// The longest silence is settled.
+    Settled(Duration),
+    /// The server asks nothing, so nothing can be learned.
+    Unasked(Duration),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Keepalive {
+    settings: Settings,
+    profile: Profile,
+    learner: Learner,
+    /// What the file holds of this network.
+    kept: Learned,
+    measured: RoundTrip,
+    /// What the session that stands does.
+    pace: Option<Pace>,
+    /// An Echo did not come, and what that means is not known yet.
+    suspicious: bool,
+    /// What a person was told last.
+    noticed: Option<Notice>,
+}
+
+impl Keepalive {
+    /// On a network of which `kept` is known.
+    #[must_use]
+    pub fn new(settings: Settings, kept: Learned, now: Instant) -> Self {
+        Self {
+            settings,
+            profile: Profile::default(),
+            learner: Learner::new(bounds(settings, settings.max), kept, now),
+            kept,
+            measured: RoundTrip::default(),
+            pace: None,
+            suspicious: false,
+            noticed: None,
+        }
+    }
+
+    /// Other settings hold, for the next session: they end the one that stands.
+    pub fn configure(&mut self, settings: Settings, now: Instant) {
+        self.settings = settings;
+        self.learner.bound(bounds(settings, settings.max), now);
+    }
+
+    /// The next session goes over another network, of which `kept` is known: nothing else holds there.
+    pub fn move_to(&mut self, kept: Learned, now: Instant) {
+        let profile = self.profile;
+        *self = Self { profile, ..Self::new(self.settings, kept, now) };
+    }
+
+    /// What the radio is made for, for the sessions to come.
+    pub const fn set_profile(&mut self, profile: Profile) {
+        self.profile = profile;
+    }
+
+    /// How a session is to begin.
+    #[must_use]
+    pub fn terms(&self, dialect: Dialect) -> Terms {
+        let interval = match (self.settings.interval, dialect) {
+            (Interval::Fixed(interval), _) => interval,
+            (Interval::Adaptive, Dialect::Native) => self.settings.max,
+            (Interval::Adaptive, Dialect::Classic) => CLASSIC,
+        };
+        Terms { interval, timeout: self.settings.timeout, round_trip: self.measured }
+    }
+
+    /// Hears what a session tells; gives the pace that it is to keep from now on, when that is another one.
+    pub fn handle_event(&mut self, event: &Event, now: Instant) -> Option<Pace> {
+        match event {
+            Event::Registered { session_id, heartbeat, .. } => {
+                let doubt = std::mem::take(&mut self.suspicious);
+                let native = session_id.is_some();
+                if doubt && native {
+                    self.learner.on_failure(now);
+                }
+                self.pace = Some(Pace::Fixed(*heartbeat));
+                if native && self.settings.interval == Interval::Adaptive {
+                    let pace = self.first_pace(*heartbeat, now);
+                    return self.keep(pace);
+                }
+                None
+            }
+            Event::Answered { round_trip } => {
+                self.measured.measured(*round_trip);
+                None
+            }
+            Event::Echo(echo) => self.on_echo(*echo, now),
+            Event::Ended(end) => {
+                // Whoever answers, or whose host takes questions in, is within reach: what ended this was something else.
+                self.suspicious &= matches!(end, End::Silent { acknowledged: false, .. });
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// The line showed that it works by what it said, as by a refusal, or that it does not, as by a try to come back that
+    /// failed, or by a modem without a network: an Echo that did not come before proves nothing any more.
+    pub const fn drop_suspicion(&mut self) {
+        self.suspicious = false;
+    }
+
+    /// What was learned, when that is worth keeping and not kept yet.
+    pub fn take_learned(&mut self) -> Option<Learned> {
+        let learned = self.learner.settled().filter(|learned| *learned != self.kept)?;
+        self.kept = learned;
+        Some(learned)
+    }
+
+    /// What a person should hear of now.
+    pub fn take_notice(&mut self) -> Option<Notice> {
+        let Some(Pace::Probed(silence)) = self.pace else { return None };
+        let notice = match self.learner.phase() {
+            Phase::TooShort => Notice::TooShort(silence),
+            Phase::Holding => Notice::Settled(silence),
+            Phase::Unasked => Notice::Unasked(silence),
+            Phase::Checking | Phase::Climbing | Phase::Reaching => return None,
+        };
+        // A step further that came to nothing is no news.
+        (self.noticed.replace(notice) != Some(notice)).then_some(notice)
+    }
+
+    fn first_pace(&mut self, granted: Duration, now: Instant) -> Pace {
+        match self.profile {
+            Profile::Usual => {
+                self.learner.bound(bounds(self.settings, granted), now);
+                self.probed()
+            }
+            Profile::Sparse => Pace::Sparse(granted * 2),
+        }
+    }
+
+    fn on_echo(&mut self, echo: Echo, now: Instant) -> Option<Pace> {
+        self.suspicious = echo == Echo::Missing;
+        if !matches!(self.pace, Some(Pace::Probed(_))) {
+            return None;
+        }
+        match echo {
+            Echo::Missing => {}
+            Echo::Came { silence } => self.learner.on_echo(silence, now),
+            Echo::Late => self.learner.on_failure(now),
+            Echo::Unasked => self.learner.on_unasked(),
+        }
+        self.keep(self.probed())
+    }
+
+    fn probed(&self) -> Pace {
+        Pace::Probed(Duration::from_secs(self.learner.silence().into()))
+    }
+
+    fn keep(&mut self, pace: Pace) -> Option<Pace> {
+        (self.pace.replace(pace) != Some(pace)).then_some(pace)
+    }
+}
+
+/// The server's word is the upper bound, whatever the configuration says.
+fn bounds(settings: Settings, granted: Duration) -> Bounds {
+    let max = seconds(settings.max.min(granted));
+    Bounds { min: seconds(settings.min).min(max), max }
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1)
+}
+
+/// The silence in force, and where it comes from.
+impl fmt::Display for Keepalive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (silence, why) = match self.pace {
+            None => return Ok(()),
+            Some(Pace::Fixed(interval)) => (interval, "fixed"),
+            Some(Pace::Sparse(silence)) => (silence, "without keepalives, as this radio wants it"),
+            Some(Pace::Probed(silence)) => (
+                silence,
+                match self.learner.phase() {
+                    Phase::Checking => "to see whether the server asks",
+                    Phase::Unasked => "fixed, as the server asks nothing",
+                    Phase::Climbing => "learning",
+                    Phase::Holding => "learned",
+                    Phase::Reaching => "trying for longer",
+                    Phase::TooShort => "though the network forgets sooner",
+                },
+            ),
+        };
+        write!(f, "silent for up to {}, {why}", HumanDuration(silence))
+    }
+}

@@ -1,0 +1,296 @@
+//! A device's life on a modelled network, in virtual time: the agent's own session, keepalive and backoff against the
+//! server's own session, over one connection after another. A month takes some milliseconds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moorline_agent::backoff::{Backoff, Cause, Limits};
+use moorline_agent::clock::Now as DeviceNow;
+use moorline_agent::keepalive::{Keepalive, Learned, Notice, Settings};
+use moorline_agent::session::{self as agent, End, Greeting, InFlight, Session as Device};
+use moorline_protocol::{DeviceMessage, Imei};
+use moorline_server::clock::Now as ServerNow;
+use moorline_server::session::{self as server, Policy, Session as Server};
+
+use crate::network::{Fate, Network};
+use crate::pair::{IMEI, START_UTC_MS, Setup};
+use crate::stream::{Direction, Stream};
+
+/// How long a connection that nobody answers is waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What was seen.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Sessions that the server took in.
+    pub sessions: usize,
+    /// Tries that came to none.
+    pub failed_tries: usize,
+    /// The server's questions that were answered.
+    pub echoes: usize,
+    /// The device's own heartbeats that arrived.
+    pub heartbeats: usize,
+    /// Packets that were sent on connections that are over.
+    packets: u64,
+    /// What a person was told.
+    pub notices: Vec<Notice>,
+    /// What was worth a write to flash.
+    pub writes: Vec<Learned>,
+}
+
+/// One connection with both sessions on it.
+struct Connection {
+    device: Device,
+    server: Server,
+    up: Stream,
+    down: Stream,
+    /// The server's session is over: its host resets what comes.
+    server_gone: bool,
+}
+
+/// See the module.
+pub struct Life {
+    start: Instant,
+    now: Instant,
+    /// May be changed while life goes on.
+    pub network: Network,
+    /// The agent's.
+    pub keepalive: Keepalive,
+    /// Whether the server asks; one of an older version does not.
+    pub server_asks: bool,
+    /// What has been seen so far.
+    pub tally: Tally,
+    policy: Arc<Policy>,
+    backoff: Backoff,
+    connection: Option<Connection>,
+    next_try: Option<Instant>,
+    /// Since when the session stands.
+    since: Instant,
+}
+
+impl Life {
+    /// Begins on this network, of which nothing is known yet; `seed` is the backoff's.
+    #[must_use]
+    pub fn new(network: Network, settings: Settings, seed: u64) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "virtual time has to begin somewhere")]
+        let start = Instant::now();
+        let limits = Limits {
+            first: Duration::from_secs(1),
+            max: Duration::from_secs(600),
+            stable_after: Duration::from_secs(300),
+        };
+        Self {
+            start,
+            now: start,
+            network,
+            keepalive: Keepalive::new(settings, Learned::default(), start),
+            server_asks: true,
+            tally: Tally::default(),
+            policy: Arc::new(Setup::default().policy),
+            backoff: Backoff::new(limits, seed),
+            connection: None,
+            next_try: Some(start),
+            since: start,
+        }
+    }
+
+    /// How much virtual time has passed.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// The virtual time.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Whether a session stands, as far as the device knows.
+    #[must_use]
+    pub const fn is_online(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Packets of both directions that were sent, acknowledgements among them.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        let standing =
+            self.connection.as_ref().map_or(0, |connection| connection.up.sent + connection.down.sent);
+        self.tally.packets + standing
+    }
+
+    /// Lets `time` pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            self.settle();
+            match self.next_wake().filter(|at| *at <= until) {
+                Some(at) => self.now = at.max(self.now),
+                None => break,
+            }
+        }
+        self.now = until;
+    }
+
+    /// Bounds what a server grants from the next session on.
+    pub fn set_heartbeat_max(&mut self, max: Duration) {
+        Arc::make_mut(&mut self.policy).heartbeat_max = max;
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let connection = self.connection.iter().flat_map(|connection| {
+            let server = connection.server.poll_timeout().filter(|_| !connection.server_gone);
+            [connection.device.poll_timeout(), server, connection.up.next(), connection.down.next()]
+        });
+        connection.flatten().chain(self.next_try).min()
+    }
+
+    fn settle(&mut self) {
+        if self.next_try.is_some_and(|at| at <= self.now) {
+            self.connect();
+        }
+        let Some(mut connection) = self.connection.take() else { return };
+        if self.serve(&mut connection) {
+            self.connection = Some(connection);
+        } else {
+            self.tally.packets += connection.up.sent + connection.down.sent;
+            let healthy = self.now - self.since;
+            self.next_try = Some(self.now + self.backoff.next_delay(Cause::Network, healthy, None));
+        }
+    }
+
+    fn connect(&mut self) {
+        self.next_try = None;
+        match self.network.connect(self.now) {
+            Fate::Arrives(_) => {
+                let greeting = Greeting {
+                    imei: Imei::try_from(IMEI).expect("the constant is an IMEI"),
+                    app_id: [7; 16],
+                    agent_version: "0.1.0".try_into().expect("short"),
+                    boot_id: [9; 16],
+                    modem: "Quectel EC25".try_into().expect("short"),
+                };
+                let terms = self.keepalive.terms(agent::Dialect::Native);
+                let certified = Some(greeting.imei);
+                let (device_now, server_now) = (self.device_now(), self.server_now());
+                self.connection = Some(Connection {
+                    device: Device::new(agent::Dialect::Native, greeting, terms, device_now),
+                    server: Server::new(
+                        server::Dialect::Native,
+                        certified,
+                        Arc::clone(&self.policy),
+                        server_now,
+                    ),
+                    up: Stream::new(Direction::Up),
+                    down: Stream::new(Direction::Down),
+                    server_gone: false,
+                });
+                self.since = self.now;
+            }
+            Fate::Lost | Fate::Reset(_) => {
+                self.tally.failed_tries += 1;
+                self.keepalive.drop_suspicion();
+                let delay = self.backoff.next_delay(Cause::Network, Duration::ZERO, None);
+                self.next_try = Some(self.now + CONNECT_TIMEOUT + delay);
+            }
+        }
+    }
+
+    /// Everything that is to happen at this instant; `false` once the device has no connection any more.
+    fn serve(&mut self, connection: &mut Connection) -> bool {
+        let came_up = connection.up.turn(&mut self.network, self.now);
+        let came_down = connection.down.turn(&mut self.network, self.now);
+        if connection.server_gone && !came_up.is_empty() {
+            return false;
+        }
+        came_up.iter().for_each(|bytes| self.deliver_up(bytes, connection));
+        for bytes in came_down {
+            let mut input = bytes.as_slice();
+            while !input.is_empty() {
+                connection.device.handle_bytes(&mut input, self.device_now());
+                if !self.drain_device(connection) {
+                    return false;
+                }
+            }
+        }
+        if connection.up.is_reset(self.now) {
+            return false;
+        }
+        let in_flight = InFlight(connection.up.is_in_flight());
+        connection.device.handle_timeout(self.device_now(), in_flight);
+        if !connection.server_gone {
+            connection.server.handle_timeout(self.server_now());
+            self.drain_server(connection);
+        }
+        self.drain_device(connection)
+    }
+
+    fn deliver_up(&mut self, bytes: &[u8], connection: &mut Connection) {
+        // The device writes a frame at a time, which is a segment here; the length field of a short one is one byte.
+        let interval = matches!(DeviceMessage::decode(&bytes[1..]), Ok(DeviceMessage::Interval { .. }));
+        if interval && !self.server_asks {
+            return;
+        }
+        let mut input = bytes;
+        while !input.is_empty() {
+            connection.server.handle_bytes(&mut input, self.server_now());
+            self.drain_server(connection);
+        }
+    }
+
+    fn drain_device(&mut self, connection: &mut Connection) -> bool {
+        let mut out = [0; agent::MAX_TRANSMIT];
+        loop {
+            if let Some(event) = connection.device.poll_event() {
+                if let Some(pace) = self.keepalive.handle_event(&event, self.now) {
+                    connection.device.set_pace(pace);
+                }
+                self.tally.notices.extend(self.keepalive.take_notice());
+                self.tally.writes.extend(self.keepalive.take_learned());
+                if let agent::Event::Ended(end) = event {
+                    assert!(!matches!(end, End::Protocol(_) | End::Rejected { .. }), "{end:?}");
+                    return false;
+                }
+            } else if let Some(len) = connection.device.poll_transmit(&mut out, self.device_now()) {
+                connection.up.send(&out[..len], &mut self.network, self.now);
+            } else {
+                return true;
+            }
+        }
+    }
+
+    fn drain_server(&mut self, connection: &mut Connection) {
+        let mut out = [0; server::MAX_TRANSMIT];
+        loop {
+            if let Some(len) = connection.server.poll_transmit(&mut out, self.server_now()) {
+                connection.down.send(&out[..len], &mut self.network, self.now);
+            } else if let Some(event) = connection.server.poll_event() {
+                match event {
+                    server::Event::Registering(_) => {
+                        self.tally.sessions += 1;
+                        connection.server.accept(self.tally.sessions as u64, Duration::ZERO);
+                    }
+                    server::Event::Heartbeat => self.tally.heartbeats += 1,
+                    server::Event::EchoAck { .. } => self.tally.echoes += 1,
+                    server::Event::Ended(_) => connection.server_gone = true,
+                    _ => {}
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn device_now(&self) -> DeviceNow {
+        DeviceNow { instant: self.now, utc_ms: self.utc_ms() }
+    }
+
+    fn server_now(&self) -> ServerNow {
+        ServerNow { instant: self.now, utc_ms: self.utc_ms() }
+    }
+
+    fn utc_ms(&self) -> i64 {
+        START_UTC_MS + i64::try_from(self.elapsed().as_millis()).expect("no test runs for aeons")
+    }
+}
