@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::log;
 use crate::modem::identity::{Change, IdentityFile, Kept};
 use crate::modem::{Event, Found, Search};
+use crate::state_dir;
 
 /// A search over all ports is over after this: then the IMEI that was kept serves.
 const SEARCH_LIMIT: Duration = Duration::from_secs(30);
@@ -187,7 +188,7 @@ impl Identification {
         if change != Change::Same
             && let Err(error) = self.file.write(&kept)
         {
-            log::warning(format_args!("{error}"));
+            state_dir::complain(format_args!("{error}"));
         }
         self.known = Some(found.imei);
         self.kept = Some(kept);

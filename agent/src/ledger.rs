@@ -16,6 +16,7 @@ use crate::clock::{self, Now};
 use crate::file;
 use crate::log;
 use crate::session::Terms;
+use crate::state_dir;
 
 /// See the module.
 #[derive(Debug)]
@@ -25,8 +26,6 @@ pub struct Ledger {
     tally: Rc<Tally>,
     file: PathBuf,
     boot: String,
-    /// The last write failed, which was said.
-    unkept: bool,
     /// When what has changed since is worth showing.
     shown: Option<Instant>,
 }
@@ -39,7 +38,7 @@ impl Ledger {
         let (kept, away) = read(&file, &boot).unwrap_or_default();
         let mut budget = Budget::new(limits, &kept);
         budget.count_time(away);
-        Self { budget, limits, tally: Rc::default(), file, boot, unkept: false, shown: None }
+        Self { budget, limits, tally: Rc::default(), file, boot, shown: None }
     }
 
     /// A new configuration is in force; what was counted stays.
@@ -145,18 +144,14 @@ impl Ledger {
         }
     }
 
-    fn write(&mut self, snapshot: &Snapshot) {
+    fn write(&self, snapshot: &Snapshot) {
         let line = format!("{} {} {}\n", self.boot, clock::boot_seconds(), snapshot.text());
-        let written = file::replace(&self.file, &line);
-        if let Err(error) = &written
-            && !self.unkept
-        {
+        if let Err(error) = file::replace(&self.file, &line) {
             let file = self.file.display();
-            log::warning(format_args!(
+            state_dir::complain(format_args!(
                 "{file}: what the budget counts does not outlive this process: {error}"
             ));
         }
-        self.unkept = written.is_err();
     }
 
     fn tell(&self, event: &Event) {

@@ -7,8 +7,12 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, access, statvfs};
+use rustix::io::Errno;
+
+use crate::log;
 
 /// How the folder is.
 #[derive(Debug)]
@@ -39,12 +43,25 @@ pub fn examine(folder: &Path) -> Condition {
 /// # Errors
 /// Nothing can be kept in it.
 pub fn prepare(folder: &Path) -> io::Result<()> {
-    match examine(folder) {
+    let prepared = match examine(folder) {
         Condition::Good => Ok(()),
         Condition::ToBeMade => DirBuilder::new().mode(OWNERS_ALONE).create(folder),
         Condition::Useless(error) => Err(error),
+    };
+    TOLD.store(prepared.is_err(), Ordering::Relaxed);
+    prepared
+}
+
+/// A file in the folder could not be written: says so, but for the first of them only, and for none where [`prepare`] has
+/// failed. They have one cause.
+pub fn complain(text: fmt::Arguments<'_>) {
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        log::warning(text);
     }
 }
+
+/// Whether a person was told that nothing is kept. A process has one state folder.
+static TOLD: AtomicBool = AtomicBool::new(false);
 
 /// What follows from it, for people.
 impl fmt::Display for Condition {
@@ -64,7 +81,13 @@ pub const NOTHING_IS_KEPT: &str = "no last IMEI, time floor or budget outlives a
 const OWNERS_ALONE: u32 = 0o700;
 
 fn may_write(folder: &Path) -> io::Result<()> {
-    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+    access(folder, Access::WRITE_OK | Access::EXEC_OK)?;
+    let disk = statvfs(folder)?;
+    // A file system without blocks of its own, as in memory, has none to be short of.
+    if disk.f_blocks > 0 && disk.f_bavail == 0 {
+        return Err(Errno::NOSPC.into());
+    }
+    Ok(())
 }
 
 fn parent(folder: &Path) -> &Path {

@@ -13,6 +13,7 @@ use crate::clock::{self, Now, Utc};
 use crate::config::Config;
 use crate::floor::{self, FloorFile};
 use crate::log;
+use crate::state_dir;
 use crate::trusted_time::{Basis, TrustedTime};
 use crate::validity;
 
@@ -93,7 +94,7 @@ impl Timekeeper {
         self.raised_at = Some(now);
         self.time.raise(raised);
         if let Err(error) = self.file.write(raised) {
-            log::warning(format_args!("the time floor cannot be kept in the state folder: {error}"));
+            state_dir::complain(format_args!("the time floor cannot be kept in the state folder: {error}"));
         }
         log::info(format_args!("the floor is raised to {}", Utc::of_seconds(raised)));
     }
