@@ -91,6 +91,12 @@ impl Backoff {
         self.chance.up_to(window)
     }
 
+    /// Whether the delays are those of a fleet that lost its server, of which no device may come before its turn.
+    #[must_use]
+    pub const fn is_spread(&self) -> bool {
+        !self.window.is_zero()
+    }
+
     /// What a session that stood makes void.
     fn forget(&mut self, healthy_for: Duration) {
         if !healthy_for.is_zero() {

@@ -4,6 +4,7 @@
 mod budget;
 mod clock;
 mod heartbeat;
+mod modem;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -23,6 +24,7 @@ use crate::environment::Environment;
 use crate::keepalive::Settings;
 use crate::tls::{self, MinVersion};
 pub use clock::Clock;
+pub use modem::{Modem, Reset};
 
 /// Where the configuration is unless `-c` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/moorline/agent.toml";
@@ -89,32 +91,6 @@ pub struct Identity {
     pub imei: Option<Imei>,
 }
 
-/// Where the modem is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Modem {
-    /// Globs; the first port that answers AT is taken.
-    pub ports: Vec<String>,
-    /// Bits per second, which USB modems ignore.
-    pub baud: u32,
-}
-
-impl Modem {
-    /// Reads `[modem]` alone, for who asks the modem before there are certificates. What a missing or wrong key leaves
-    /// open is the default.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn read(file: &Path) -> Result<Self, Mistakes> {
-        Document::read(file).map(|document| modem(&document.root().section("modem")))
-    }
-}
-
-impl Default for Modem {
-    fn default() -> Self {
-        Self { ports: PORTS.map(str::to_owned).to_vec(), baud: BAUD }
-    }
-}
-
 impl Config {
     /// Reads a file and all that it names.
     ///
@@ -125,7 +101,7 @@ impl Config {
         let root = document.root();
         let server = server(&root.section("server"));
         let identity = identity(&root.section("identity"), environment);
-        let modem = modem(&root.section("modem"));
+        let modem = Modem::of(&root.section("modem"));
         let heartbeat = heartbeat::heartbeat(&root.section("heartbeat"));
         let reconnect = reconnect(&root.section("reconnect"));
         let budget = budget::read(&root.section("budget"));
@@ -257,18 +233,6 @@ fn imei(section: &Section<'_>) -> Option<Imei> {
         .ok()
 }
 
-fn modem(section: &Section<'_>) -> Modem {
-    let default = Modem::default();
-    let ports = section.strings("port").unwrap_or(default.ports);
-    for port in &ports {
-        if let Err(fault) = glob::Pattern::new(port) {
-            section.mistake("port", format!("{port:?} is not a pattern of file names: {}", fault.msg));
-        }
-    }
-    let baud = section.integer("baud", 300..=4_000_000).and_then(|baud| u32::try_from(baud).ok());
-    Modem { ports, baud: baud.unwrap_or(default.baud) }
-}
-
 fn reconnect(section: &Section<'_>) -> Limits {
     let range = Duration::from_millis(100)..=seconds(24 * 3600);
     let first = section.duration("first", range.clone()).unwrap_or(seconds(1));
@@ -327,8 +291,6 @@ const CERTIFICATE: &str = "/etc/moorline/device.pem";
 const KEY: &str = "/etc/moorline/device.key";
 /// The key's name in `LoadCredential=`.
 const CREDENTIAL: &str = "device.key";
-const PORTS: [&str; 3] = ["/dev/moorline/modem", "/dev/serial/by-id/usb-Quectel*-if02-port0", "/dev/ttyUSB2"];
-const BAUD: u32 = 115_200;
 const STATE_DIR: &str = "/var/lib/moorline-agent";
 
 #[cfg(test)]

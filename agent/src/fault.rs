@@ -1,11 +1,13 @@
 //! What ended a try or a session, in words for the log and in kinds for the backoff and the round.
 
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use moorline_config::HumanDuration;
 use moorline_protocol::server_goodbye;
 
 use crate::backoff::Cause;
+use crate::diagnosis::Step;
 use crate::link::LinkError;
 use crate::refusal;
 use crate::session::End;
@@ -16,6 +18,8 @@ pub const LONGEST_ABSENCE: Duration = Duration::from_secs(24 * 3600);
 /// One fault.
 #[derive(Debug)]
 pub struct Fault {
+    /// How far the try had come.
+    pub step: Step,
     /// What it means for the next delay.
     pub cause: Cause,
     /// What it means for a person.
@@ -30,31 +34,46 @@ pub struct Fault {
 
 impl Fault {
     /// Something on the way to the server.
-    pub fn network(text: impl Into<String>) -> Self {
-        Self::new(Cause::Network, text.into())
+    pub fn network(step: Step, text: impl Into<String>) -> Self {
+        Self::new(step, Cause::Network, text.into())
+    }
+
+    /// A connection that did not come about.
+    #[must_use]
+    pub fn of_connect(error: &io::Error) -> Self {
+        let step = match error.kind() {
+            ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::AddrNotAvailable => Step::Route,
+            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Step::Port,
+            _ => Step::Tcp,
+        };
+        Self::network(step, format!("no connection: {error}"))
     }
 
     /// One side does not take the other, and a retry alone won't mend it.
     pub fn refused(text: impl Into<String>) -> Self {
-        Self::new(Cause::Refused, text.into())
+        Self::new(Step::Session, Cause::Refused, text.into())
     }
 
-    fn new(cause: Cause, text: String) -> Self {
-        Self { cause, text, retry_after: None, server_lost: false, alpn: false }
+    fn new(step: Step, cause: Cause, text: String) -> Self {
+        Self { step, cause, text, retry_after: None, server_lost: false, alpn: false }
     }
 
     /// A broken link. `greeted`: the handshake was over on this side and the server's answer was waited for, which is when
     /// a server refuses a certificate; its reason may be lost with the connection.
     #[must_use]
     pub fn of_link(error: &LinkError, greeted: bool, utc_ms: i64) -> Self {
+        let step = if greeted { Step::Session } else { Step::Tls };
         match error {
             LinkError::Tls(fault) => {
                 let (cause, text) = refusal::explain(fault, utc_ms);
                 let alert = rustls::AlertDescription::NoApplicationProtocol;
                 let alpn = *fault == rustls::Error::AlertReceived(alert);
-                Self { alpn, ..Self::new(cause, text) }
+                Self { alpn, ..Self::new(step, cause, text) }
             }
-            LinkError::Stuck => Self::network("nothing could be sent any more"),
+            LinkError::Stuck => Self::network(step, "nothing could be sent any more"),
             LinkError::Socket(_) | LinkError::Closed { .. } => {
                 let mut text = match error {
                     LinkError::Socket(error) => format!("the connection broke: {error}"),
@@ -64,7 +83,7 @@ impl Fault {
                 if greeted {
                     text.push_str(" before the server answered: if it refused this device, its log says why");
                 }
-                Self { server_lost: true, ..Self::network(text) }
+                Self { server_lost: true, ..Self::network(step, text) }
             }
         }
     }
@@ -73,28 +92,31 @@ impl Fault {
     #[must_use]
     pub fn of_session(end: &End) -> Self {
         match end {
-            End::Closed => Self::new(Cause::Ended, "closed by this side".to_owned()),
+            End::Closed => Self::new(Step::Session, Cause::Ended, "closed by this side".to_owned()),
             End::Silent { waited, acknowledged } => {
                 let guess = if *acknowledged {
                     "its host took the question in, so the server is stuck"
                 } else {
                     "its host took nothing in, so the way is gone"
                 };
-                Self::network(format!("no answer for {}; {guess}", HumanDuration(*waited)))
+                Self::network(Step::Session, format!("no answer for {}; {guess}", HumanDuration(*waited)))
             }
-            End::Rejected { code, text } => {
-                Self::new(Cause::Refused, format!("the server rejected this device: {text} (code {code})"))
-            }
+            End::Rejected { code, text } => Self::new(
+                Step::Session,
+                Cause::Refused,
+                format!("the server rejected this device: {text} (code {code})"),
+            ),
             End::Goodbye { reason, retry_after } => Self {
                 retry_after: Some((*retry_after).min(LONGEST_ABSENCE)).filter(|least| !least.is_zero()),
                 ..Self::goodbye(*reason)
             },
             End::Forgotten => Self::new(
+                Step::Session,
                 Cause::Ended,
                 "the server has forgotten this device, which registers anew".to_owned(),
             ),
             End::Protocol(fault) => {
-                Self::new(Cause::Ended, format!("the server broke the protocol: {fault}"))
+                Self::new(Step::Session, Cause::Ended, format!("the server broke the protocol: {fault}"))
             }
         }
     }
@@ -114,6 +136,6 @@ impl Fault {
             }
             _ => (Cause::Ended, "it gave no reason that is known here"),
         };
-        Self::new(cause, format!("the server said goodbye: {text}"))
+        Self::new(Step::Session, cause, format!("the server said goodbye: {text}"))
     }
 }

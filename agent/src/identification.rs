@@ -1,7 +1,8 @@
-//! Who the device is: the IMEI of the configuration, or the modem's, or the one that the modem told last time.
+//! Who the device is: the IMEI of the configuration, or the modem's, or the one that the modem told last time; and, once
+//! that is known, how its modem stands.
 //!
 //! A modem that cannot be asked does not keep the device offline when it was asked before; and once it has answered it is
-//! left alone, so that one that comes and goes ends no session.
+//! not asked again who it is, so that one that comes and goes ends no session. It is only watched.
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -12,10 +13,11 @@ use moorline_protocol::Imei;
 use rustix::event::PollFlags;
 
 use crate::clock::Now;
-use crate::config::Config;
+use crate::config::{Config, Modem};
 use crate::log;
 use crate::modem::identity::{Change, IdentityFile, Kept};
-use crate::modem::{Event, Found, Search};
+use crate::modem::watch::{Place, Reading, Watch};
+use crate::modem::{Event, Found, Search, manager};
 use crate::state_dir;
 
 /// A search over all ports is over after this: then the IMEI that was kept serves.
@@ -33,14 +35,14 @@ pub type Model = String<48>;
 /// See the module.
 #[derive(Debug)]
 pub struct Identification {
-    patterns: Vec<std::string::String>,
-    baud: u32,
+    config: Modem,
     state_dir: PathBuf,
     file: IdentityFile,
     kept: Option<Kept>,
     configured: Option<Imei>,
     known: Option<Imei>,
     step: Step,
+    reading: Option<Reading>,
     /// What the ports have said in this search, and in the one before: what goes on in the same way is told once.
     complaints: Vec<std::string::String>,
     told: Vec<std::string::String>,
@@ -54,6 +56,8 @@ enum Step {
     Again(Instant),
     /// The configuration or the modem has spoken.
     Settled,
+    /// The same, and the modem is read now and then.
+    Watching(Box<Watch>),
 }
 
 impl Identification {
@@ -62,12 +66,12 @@ impl Identification {
     pub fn new(config: &Config, now: Now) -> Self {
         let file = IdentityFile::new(&config.state_dir);
         let mut this = Self {
-            patterns: config.modem.ports.clone(),
-            baud: config.modem.baud,
+            config: config.modem.clone(),
             kept: None,
             configured: config.identity.imei,
             known: config.identity.imei,
             step: Step::Settled,
+            reading: None,
             complaints: Vec::new(),
             told: Vec::new(),
             file,
@@ -79,6 +83,8 @@ impl Identification {
                 None
             });
             this.ask(now.instant);
+        } else if config.modem.is_named {
+            this.settle(None, now.instant);
         }
         this
     }
@@ -87,8 +93,7 @@ impl Identification {
     #[must_use]
     pub fn suits(&self, config: &Config) -> bool {
         self.configured == config.identity.imei
-            && self.patterns == config.modem.ports
-            && self.baud == config.modem.baud
+            && self.config == config.modem
             && self.state_dir == config.state_dir
     }
 
@@ -109,6 +114,7 @@ impl Identification {
     pub fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.step {
             Step::Asking(search) => search.interest(),
+            Step::Watching(watch) => watch.interest(),
             Step::Again(_) | Step::Settled => None,
         }
     }
@@ -119,7 +125,26 @@ impl Identification {
         match &self.step {
             Step::Asking(search) => search.poll_timeout(),
             Step::Again(at) => Some(*at),
+            Step::Watching(watch) => Some(watch.deadline()),
             Step::Settled => None,
+        }
+    }
+
+    /// What came of the last reading of the modem, once.
+    pub fn take_reading(&mut self) -> Option<Reading> {
+        let reading = self.reading.take()?;
+        if let Reading::Unreachable(reasons) = &reading {
+            self.complaints.extend_from_slice(reasons);
+        }
+        self.tell();
+        Some(reading)
+    }
+
+    /// The modem of this device, while it is watched.
+    pub fn watch(&mut self) -> Option<&mut Watch> {
+        match &mut self.step {
+            Step::Watching(watch) => Some(watch),
+            Step::Asking(_) | Step::Again(_) | Step::Settled => None,
         }
     }
 
@@ -136,6 +161,10 @@ impl Identification {
                     search.handle_timeout(now.instant);
                 }
             }
+            Step::Watching(watch) => {
+                let reading = watch.turn(ready, now.instant);
+                self.reading = reading.or_else(|| self.reading.take());
+            }
             Step::Again(_) | Step::Settled => {}
         }
         while let Step::Asking(search) = &mut self.step
@@ -147,7 +176,24 @@ impl Identification {
     }
 
     fn ask(&mut self, now: Instant) {
-        self.step = Step::Asking(Box::new(Search::new(&self.patterns, self.baud, SEARCH_LIMIT, now)));
+        self.step =
+            Step::Asking(Box::new(Search::new(&self.config.ports, self.config.baud, SEARCH_LIMIT, now)));
+    }
+
+    fn settle(&mut self, port: Option<PathBuf>, now: Instant) {
+        let Some(every) = self.config.watch else {
+            self.step = Step::Settled;
+            return;
+        };
+        let place = Place {
+            patterns: self.config.ports.clone(),
+            baud: self.config.baud,
+            // A configured IMEI may be that of another modem than the one on this port.
+            imei: self.known.filter(|_| self.configured.is_none()),
+            modem: self.model(),
+            port,
+        };
+        self.step = Step::Watching(Box::new(Watch::new(place, every, now)));
     }
 
     fn on_event(&mut self, event: Event, now: Now) {
@@ -171,6 +217,9 @@ impl Identification {
         for complaint in complaints.iter().filter(|_| news) {
             log::warning(format_args!("modem {complaint}"));
         }
+        if news && !complaints.is_empty() && manager::is_running() {
+            log::warning(format_args!("{}", manager::HOW_TO_SHARE));
+        }
         self.told = complaints;
         news
     }
@@ -192,7 +241,7 @@ impl Identification {
         }
         self.known = Some(found.imei);
         self.kept = Some(kept);
-        self.step = Step::Settled;
+        self.settle(Some(found.port.clone()), now.instant);
     }
 
     fn on_exhausted(&mut self, news: bool, now: Instant) {

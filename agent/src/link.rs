@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead as _, ErrorKind, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -104,6 +104,12 @@ impl Link {
     /// Begins the session, once the link is secured.
     pub fn begin_session(&mut self, greeting: Greeting, terms: Terms, now: Now) {
         self.session = Some(Session::new(self.dialect(), greeting, terms, now));
+    }
+
+    /// This device's end of the connection.
+    #[must_use]
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.socket.local_addr().ok().map(|address| address.ip().to_canonical())
     }
 
     /// The session, once it has begun.

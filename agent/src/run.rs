@@ -13,18 +13,23 @@ use crate::boot;
 use crate::clock::{self, Now};
 use crate::clock_watch::ClockWatch;
 use crate::config::Config;
+use crate::diagnosis::Action;
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::floor::FloorFile;
 use crate::identification::Identification;
 use crate::log;
+use crate::modem::watch::Reading;
 use crate::notify::Notifier;
+use crate::report::Reporter;
+use crate::route::RouteWatch;
 use crate::signals::{self, Signals};
 use crate::state_dir;
 use crate::status::StatusFile;
 use crate::tls::Tls;
 use crate::trusted_time::TrustedTime;
 use crate::uplink::Uplink;
+use crate::vitals;
 
 /// Runs until it is asked to stop.
 pub fn run(file: &Path, environment: &Environment) -> Exit {
@@ -46,6 +51,10 @@ struct Agent<'e> {
     clock_watch: Option<ClockWatch>,
     uplink: Uplink,
     identification: Identification,
+    route: RouteWatch,
+    reporter: Reporter,
+    /// Something that the status shows has changed.
+    news: bool,
     stopping: bool,
 }
 
@@ -69,11 +78,14 @@ impl<'e> Agent<'e> {
             notifier: Notifier::new(environment, now.instant),
             status: StatusFile::open(environment),
             identification: Identification::new(&config, now),
+            route: RouteWatch::open(),
+            reporter: Reporter::default(),
             uplink: Uplink::new(config, tls, Arc::clone(&time), seed, now.instant),
             clock_watch: watch_clock(now),
             environment,
             signals,
             time,
+            news: false,
             stopping: false,
         };
         agent.identify(now);
@@ -98,6 +110,7 @@ impl<'e> Agent<'e> {
                 self.identify(now);
             }
             self.uplink.turn(ready.uplink, now);
+            self.tend(ready.route, now);
             if self.uplink.is_gone() {
                 if self.stopping {
                     self.uplink.close(now);
@@ -162,16 +175,62 @@ impl<'e> Agent<'e> {
         self.uplink.identify(greeting, now);
     }
 
+    /// Brings together what each knows: a network that has changed, a modem that was read, a way that fails, a server that
+    /// may be told of it.
+    fn tend(&mut self, route: PollFlags, now: Now) {
+        if self.route.turn(route, self.uplink.local_ip(), now.instant) && !self.stopping {
+            self.uplink.check(now);
+        }
+        if let Some(reading) = self.identification.take_reading() {
+            self.on_reading(reading, now);
+        }
+        if let (Some(watch), Some(action)) =
+            (self.identification.watch(), self.uplink.diagnosis().poll_action(now))
+        {
+            match action {
+                Action::Look => watch.look(now.instant),
+                Action::Reset => {
+                    log::warning(format_args!(
+                        "starting the modem anew (AT+CFUN=1,1), as nothing else is left"
+                    ));
+                    watch.reset(now.instant);
+                }
+            }
+        }
+        if let Some(line) = self.uplink.diagnosis().poll_line() {
+            log::warning(format_args!("diagnosis: {line}"));
+            self.news = true;
+        }
+        if self.uplink.is_online()
+            && let Some(condition) = self.reporter.poll_report(now.instant)
+        {
+            self.uplink.report(condition.report(vitals::read()), now);
+        }
+    }
+
+    fn on_reading(&mut self, reading: Reading, now: Now) {
+        self.uplink.diagnosis().handle_reading(&reading, now);
+        self.news = true;
+        let Reading::Told(condition) = reading else { return };
+        if self.reporter.handle_condition(condition) {
+            self.uplink.check(now);
+        }
+    }
+
     /// Tells systemd and the status file what has changed.
     fn report(&mut self, now: Now) {
-        let news = self.uplink.take_news();
+        let news = self.uplink.take_news() | std::mem::take(&mut self.news);
         if news && let Some(status) = &self.status {
             let imei = self
                 .identification
                 .imei()
                 .map_or_else(|| "not known yet".to_owned(), |imei| imei.to_string());
-            let (link, ledger, clock) = (&self.uplink, self.uplink.ledger(), self.uplink.timekeeper());
-            status.write(&format!("imei     {imei}\nlink     {link}\nclock    {clock}\n{ledger}\n"));
+            let (link, ledger) = (self.uplink.to_string(), self.uplink.ledger().to_string());
+            let (clock, modem) = (self.uplink.timekeeper().to_string(), self.reporter.modem());
+            let way = self.uplink.diagnosis();
+            status.write(&format!(
+                "imei     {imei}\nlink     {link}\nway      {way}\nmodem    {modem}\nclock    {clock}\n{ledger}\n"
+            ));
         }
         if self.notifier.turn(now.instant) || news {
             self.notifier.status(&self.uplink);
@@ -180,7 +239,12 @@ impl<'e> Agent<'e> {
 
     /// Waits for whatever comes first.
     fn wait(&self, now: Instant) -> rustix::io::Result<Ready> {
-        let deadlines = [self.uplink.deadline(), self.identification.deadline(), self.notifier.deadline()];
+        let deadlines = [
+            self.uplink.deadline(),
+            self.identification.deadline(),
+            self.route.deadline(),
+            self.notifier.deadline(),
+        ];
         let deadline = deadlines.into_iter().flatten().min();
         let timeout = deadline.map(|at| clock::wait_until(at, now));
         let wanted = [
@@ -189,8 +253,9 @@ impl<'e> Agent<'e> {
             self.uplink.interest(),
             self.identification.interest(),
             self.clock_watch.as_ref().map(|watch| (watch.as_fd(), PollFlags::IN)),
+            self.route.interest(),
         ];
-        let mut fds: heapless::Vec<PollFd<'_>, 5> =
+        let mut fds: heapless::Vec<PollFd<'_>, 6> =
             wanted.iter().flatten().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
         match poll(&mut fds, timeout.as_ref()) {
             // After a signal its pipe is readable, which the next poll finds.
@@ -198,7 +263,7 @@ impl<'e> Agent<'e> {
             Err(error) => return Err(error),
         }
         let mut polled = fds.iter();
-        let [stop, reload, uplink, modem, clock] = wanted
+        let [stop, reload, uplink, modem, clock, route] = wanted
             .map(|wanted| wanted.and_then(|_| polled.next()).map_or(PollFlags::empty(), PollFd::revents));
         Ok(Ready {
             stop: !stop.is_empty() && signals::take(&self.signals.stop),
@@ -206,6 +271,7 @@ impl<'e> Agent<'e> {
             uplink,
             modem,
             clock: !clock.is_empty(),
+            route,
         })
     }
 }
@@ -217,12 +283,13 @@ struct Ready {
     uplink: PollFlags,
     modem: PollFlags,
     clock: bool,
+    route: PollFlags,
 }
 
 impl Default for Ready {
     fn default() -> Self {
         let none = PollFlags::empty();
-        Self { stop: false, reload: false, uplink: none, modem: none, clock: false }
+        Self { stop: false, reload: false, uplink: none, modem: none, clock: false, route: none }
     }
 }
 

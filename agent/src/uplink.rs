@@ -1,10 +1,12 @@
 //! The road to the server, from offline to online and back: one state, one `set_state`. Owns the deadlines of each step;
 //! the loop in `run.rs` owns the poll and the clock and calls [`Uplink::turn`].
 
+mod failure;
 mod keeping;
 mod server_time;
 mod spending;
 mod state;
+mod surroundings;
 
 use std::fmt;
 use std::io;
@@ -18,16 +20,17 @@ use moorline_protocol::{Imei, device_goodbye};
 use rustix::event::PollFlags;
 
 use crate::address::Address;
-use crate::backoff::{Backoff, Cause};
+use crate::backoff::Backoff;
 use crate::clock::{Now, Utc};
 use crate::config::Config;
+use crate::diagnosis::{Diagnosis, Step as At};
 use crate::dns::Resolver;
 use crate::fault::{Fault, LONGEST_ABSENCE};
 use crate::identification::Model;
 use crate::ledger::Ledger;
 use crate::link::{Link, LinkError};
 use crate::log;
-use crate::round::{Failure, Round, Step, Target};
+use crate::round::{Round, Step, Target};
 use crate::session::{Event, Greeting};
 use crate::tcp;
 use crate::timekeeper::Timekeeper;
@@ -66,6 +69,9 @@ pub struct Uplink {
     label: &'static str,
     /// What went wrong last, and when.
     last_fault: Option<(i64, String)>,
+    diagnosis: Diagnosis,
+    /// The wait for the next try is for a way that is gone, and may be cut short when the network changes.
+    may_hurry: bool,
     round_trip: Option<Duration>,
     keeping: Keeping,
     /// Something happened that operators should see.
@@ -86,6 +92,8 @@ impl Uplink {
             state: State::Nameless,
             label: State::Nameless.label(),
             last_fault: None,
+            diagnosis: Diagnosis::new(config.modem.reset),
+            may_hurry: false,
             round_trip: None,
             keeping: Keeping::new(&config, now),
             news: true,
@@ -124,6 +132,7 @@ impl Uplink {
         self.ledger.reconfigure(config.budget, &config.state_dir);
         self.timekeeper.reconfigure(&config);
         self.keeping.configure(&config, now.instant);
+        self.diagnosis.set_policy(config.modem.reset);
         self.config = config;
         if keeps {
             log::info(format_args!("server and identity are as before: the session stands"));
@@ -256,7 +265,9 @@ impl Uplink {
                             let state = State::Resolving { server, lookup, deadline };
                             return self.set_state(state, format_args!(": {detail}"));
                         }
-                        Err(error) => self.note(now, &format!("{host}: cannot be looked up: {error}")),
+                        Err(error) => {
+                            self.note(now, At::Name, &format!("{host}: cannot be looked up: {error}"));
+                        }
                     }
                 }
                 Step::Connect(target) => {
@@ -269,7 +280,7 @@ impl Uplink {
                             let state = State::Connecting { target, socket, deadline };
                             return self.set_state(state, format_args!(" to {}", target.address));
                         }
-                        Err(error) => self.on_failed(target, &unreachable(&error), now),
+                        Err(error) => self.on_failed(target, &Fault::of_connect(&error), now),
                     }
                 }
                 Step::Exhausted(cause) => return self.go_offline(cause, Duration::ZERO, None, now),
@@ -280,7 +291,7 @@ impl Uplink {
     fn on_unresolved(&mut self, server: usize, why: &str, now: Now) {
         self.keeping.on_unreachable();
         let host = &self.config.server.addresses[server].host;
-        self.note(now, &format!("{host}: cannot be looked up: {why}"));
+        self.note(now, At::Name, &format!("{host}: cannot be looked up: {why}"));
         self.next_step(now);
     }
 
@@ -289,12 +300,13 @@ impl Uplink {
         let name = self.config.server.addresses[target.server].name.clone();
         self.timekeeper.tell();
         let opened = match outcome {
-            Ok(()) => {
-                self.tls.connection(name, target.native).map_err(|error| Fault::network(error.to_string()))
-            }
+            Ok(()) => self
+                .tls
+                .connection(name, target.native)
+                .map_err(|error| Fault::network(At::Tls, error.to_string())),
             Err(error) => {
                 self.ledger.count_unanswered(target.address);
-                Err(unreachable(&error))
+                Err(Fault::of_connect(&error))
             }
         };
         match opened {
@@ -316,7 +328,7 @@ impl Uplink {
             Ok(_) if link.is_secured() => self.register(now),
             Ok(_) if now.instant >= *deadline => {
                 let text = "no TLS handshake within 30 s: what accepts the connection says nothing";
-                self.on_tried(target, &Fault::network(text), now);
+                self.on_tried(target, &Fault::network(At::Tls, text), now);
             }
             Ok(_) => {}
         }
@@ -371,6 +383,7 @@ impl Uplink {
 
     fn on_registered(&mut self, session: Option<u64>, heartbeat: Duration, spread: Duration, now: Now) {
         let State::Registering { link, .. } = mem::take(&mut self.state) else { return };
+        self.diagnosis.handle_online();
         let state = State::Online { link, since: now, spread };
         let heartbeat = HumanDuration(heartbeat);
         match session {
@@ -399,16 +412,16 @@ impl Uplink {
             }
             State::Online { since, spread, .. } => {
                 let healthy = now.instant.saturating_duration_since(since.instant);
-                self.note(now, &fault.text);
+                self.note(now, At::Session, &fault.text);
                 if fault.server_lost {
                     let delay = self.backoff.server_lost(healthy, spread.min(LONGEST_ABSENCE));
-                    self.rest(delay, now);
+                    self.rest(delay, false, now);
                 } else {
                     self.go_offline(fault.cause, healthy, fault.retry_after, now);
                 }
             }
             _ => {
-                self.note(now, &fault.text);
+                self.note(now, fault.step, &fault.text);
                 self.go_offline(fault.cause, Duration::ZERO, fault.retry_after, now);
             }
         }
@@ -418,36 +431,6 @@ impl Uplink {
     fn on_tried(&mut self, target: Target, fault: &Fault, now: Now) {
         self.on_failed(target, fault, now);
         self.next_step(now);
-    }
-
-    fn on_failed(&mut self, target: Target, fault: &Fault, now: Now) {
-        self.keeping.on_unreachable();
-        let failure = match fault.cause {
-            _ if fault.alpn => Failure::Alpn,
-            Cause::Refused => Failure::Refused,
-            Cause::Network | Cause::Ended => Failure::Way,
-        };
-        self.round.failed(target, failure);
-        let server = &self.config.server.addresses[target.server];
-        let ip = target.address.ip();
-        let place = if server.ip().is_some() { server.to_string() } else { format!("{server} ({ip})") };
-        self.note(now, &format!("{place}: {}", fault.text));
-    }
-
-    fn go_offline(&mut self, cause: Cause, healthy: Duration, retry_after: Option<Duration>, now: Now) {
-        let delay = self.backoff.next_delay(cause, healthy, retry_after);
-        self.rest(delay, now);
-    }
-
-    fn rest(&mut self, delay: Duration, now: Now) {
-        let shown = HumanDuration(Duration::from_secs(delay.as_millis().div_ceil(1000) as u64));
-        self.set_state(State::offline(now, delay), format_args!(": next try in {shown}"));
-    }
-
-    fn note(&mut self, now: Now, text: &str) {
-        log::warning(format_args!("{text}"));
-        // A line break in it would begin another order to systemd.
-        self.last_fault = Some((now.utc_ms, log::escaped(text)));
     }
 
     fn set_state(&mut self, state: State, detail: fmt::Arguments<'_>) {
@@ -479,8 +462,4 @@ fn move_bytes(link: &mut Link, ready: PollFlags, now: Now) -> Result<(), LinkErr
         link.handle_readable(now)?;
     }
     link.handle_timeout(now)
-}
-
-fn unreachable(error: &io::Error) -> Fault {
-    Fault::network(format!("no connection: {error}"))
 }

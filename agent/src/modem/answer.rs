@@ -64,6 +64,8 @@ pub(super) struct Exchange<'c> {
     lines: Lines,
     /// The lines follow the echo of another command, up to its result: an answer that came late.
     foreign: bool,
+    /// Somebody else's command was echoed: another program uses the port.
+    shared: bool,
     found: Option<Imei>,
     refused: Option<Refusal>,
     /// The line that tells most, for people: see [`Self::on_text`].
@@ -107,6 +109,7 @@ impl<'c> Exchange<'c> {
             wants: wants(command),
             lines: Lines::default(),
             foreign: false,
+            shared: false,
             found: None,
             refused: None,
             text: Seen::new(),
@@ -145,6 +148,22 @@ impl<'c> Exchange<'c> {
         (self.result == Some(FinalResult::Ok) && !self.text.is_empty()).then_some(self.text.as_str())
     }
 
+    /// The line that answered, also when the result is still out or was left away.
+    pub(super) fn value(&self) -> Option<&str> {
+        (self.result.is_none_or(|result| result == FinalResult::Ok) && !self.text.is_empty())
+            .then_some(self.text.as_str())
+    }
+
+    /// Whether the modem did as it was told.
+    pub(super) fn is_ok(&self) -> bool {
+        self.result == Some(FinalResult::Ok)
+    }
+
+    /// Whether another program's command was seen, which none of this agent's is.
+    pub(super) const fn is_shared(&self) -> bool {
+        self.shared
+    }
+
     /// Judges what came. A number is also taken when the modem left the line end or the result away.
     pub(super) fn verdict(mut self) -> Verdict {
         let mut lines = std::mem::take(&mut self.lines);
@@ -172,6 +191,7 @@ impl<'c> Exchange<'c> {
         }
         if let Some(command) = echo(line, self.command) {
             self.foreign = !command.eq_ignore_ascii_case(self.command) && wants(command) != Wants::Imei;
+            self.shared |= self.foreign && !is_own(command);
         } else if let Some(result) = final_result(line) {
             self.on_result(result, line);
         } else if !self.foreign {
@@ -226,8 +246,15 @@ fn wants(command: &str) -> Wants {
     match without_prefix(command, "AT") {
         Some(rest) if rest.split(';').any(asks_for_imei) => Wants::Imei,
         Some("" | "E0") => Wants::Result,
+        Some(set) if set.starts_with("+COPS=") || set.starts_with("+CFUN=") => Wants::Result,
         _ => Wants::Text,
     }
+}
+
+/// Whether the agent itself may have sent `command` before.
+fn is_own(command: &str) -> bool {
+    const OWN: [&str; 7] = ["AT+CGMI", "AT+CGMM", "AT+CSQ", "AT+CEREG?", "AT+CREG?", "AT+COPS?", "AT+COPS=3"];
+    OWN.into_iter().any(|own| without_prefix(command, own).is_some()) || wants(command) == Wants::Result
 }
 
 /// Whether a command (without `AT`) asks for the IMEI. `+CGSN=2` asks for the IMEISV and `+CGSN=3` for its version (TS
@@ -371,14 +398,17 @@ fn is_unsolicited(line: &str) -> bool {
     line.starts_with(SYMBOLS)
 }
 
-/// The answer in `line`: bare, or behind the command's own label and in quotes.
+/// The answer in `line`: bare, or behind the command's own label and in quotes. The current value of a setting (`?`)
+/// always has its label.
 fn value_of<'l>(line: &'l str, command: &str) -> Option<&'l str> {
-    let value = match without_prefix(command, "AT").and_then(|name| without_prefix(line, name)) {
-        Some(value) => value.trim_start_matches([':', ' ']),
-        None if is_unsolicited(line) => return None,
-        None => line,
-    };
-    Some(value.trim_matches('"'))
+    let asks_setting = command.ends_with('?');
+    let name = without_prefix(command.trim_end_matches('?'), "AT");
+    match name.and_then(|name| without_prefix(line, name)) {
+        Some(value) if asks_setting => value.strip_prefix(':').map(str::trim),
+        Some(value) => Some(value.trim_start_matches([':', ' ']).trim_matches('"')),
+        None if is_unsolicited(line) || asks_setting => None,
+        None => Some(line.trim_matches('"')),
+    }
 }
 
 /// What extended commands and their answers begin with.

@@ -289,10 +289,7 @@ impl Dialogue {
 
     /// Writes what is to be sent into `out` and returns its length.
     pub fn poll_transmit(&mut self, out: &mut [u8; MAX_TRANSMIT]) -> Option<usize> {
-        let command = self.transmit.take()?;
-        // CR alone: a line feed before or after it makes some modems end every command in ERROR.
-        let bytes = command.bytes().chain([b'\r']);
-        Some(out.iter_mut().zip(bytes).map(|(to, byte)| *to = byte).count())
+        self.transmit.take().map(|command| write_command(command, out))
     }
 
     /// How it ended, once.
@@ -436,6 +433,11 @@ impl Dialogue {
             None => Event::Failed(Box::new(Failure { cause, asked: std::mem::take(&mut self.asked) })),
         });
     }
+}
+
+/// CR alone ends a command: a line feed before or after it makes some modems end every command in ERROR.
+pub(super) fn write_command(command: &str, out: &mut [u8; MAX_TRANSMIT]) -> usize {
+    out.iter_mut().zip(command.bytes().chain([b'\r'])).map(|(to, byte)| *to = byte).count()
 }
 
 #[cfg(test)]

@@ -1,13 +1,18 @@
-//! The modem: who it says it is. `at.rs` is the dialogue, `answer.rs` what an answer means, `port.rs` the device, and
-//! `identity.rs` what is remembered of it. Here is [`Search`], which walks the ports until one tells an IMEI.
+//! The modem: who it says it is, and how it stands with its network. `at.rs` and `survey.rs` are the dialogues, `answer.rs`
+//! and `condition.rs` what an answer means, `port.rs` the device, `identity.rs` what is remembered of it, and `watch.rs`
+//! reads it now and then. Here is [`Search`], which walks the ports until one tells an IMEI.
 //!
 //! It never blocks and never reads the clock: a loop polls what it offers and tells it the time.
 
 pub mod answer;
 pub mod at;
+pub mod condition;
 pub mod identity;
 mod line;
+pub mod manager;
 mod port;
+mod survey;
+pub mod watch;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,7 +20,6 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use heapless::Vec as Bounded;
 use moorline_protocol::Imei;
 use rustix::event::PollFlags;
 
@@ -127,8 +131,6 @@ struct Asking {
     path: PathBuf,
     port: Port,
     dialogue: Dialogue,
-    /// What the port has not taken yet.
-    unsent: Bounded<u8, { at::MAX_TRANSMIT }>,
 }
 
 impl Search {
@@ -154,7 +156,7 @@ impl Search {
     pub fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.state {
             State::Opening { opening, .. } => Some((opening.as_fd(), PollFlags::IN)),
-            State::Asking(asking) => Some((asking.port.as_fd(), asking.interest())),
+            State::Asking(asking) => Some((asking.port.as_fd(), asking.port.interest())),
             State::Idle | State::Waiting { .. } | State::Over => None,
         }
     }
@@ -236,8 +238,7 @@ impl Search {
         match result {
             Ok(port) => {
                 let (path, dialogue) = (std::mem::take(path), Dialogue::new(now));
-                let asking = Asking { path, port, dialogue, unsent: Bounded::new() };
-                self.state = State::Asking(Box::new(asking));
+                self.state = State::Asking(Box::new(Asking { path, port, dialogue }));
             }
             Err(OpenError::Permission) if now < self.started + PERMISSION_GRACE => {
                 self.state = State::Waiting { path: std::mem::take(path), until: now + PERMISSION_RETRY };
@@ -315,10 +316,6 @@ impl Search {
 }
 
 impl Asking {
-    fn interest(&self) -> PollFlags {
-        if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }
-    }
-
     /// Reads what is there, one buffer at a time, so that a port that spews does not keep the loop; writes what is due.
     fn exchange(&mut self, now: Instant) -> Result<(), port::Unplugged> {
         let mut buffer = [0; 256];
@@ -330,16 +327,8 @@ impl Asking {
 
     fn send(&mut self) -> Result<(), port::Unplugged> {
         let mut out = [0; at::MAX_TRANSMIT];
-        if let Some(len) = self.dialogue.poll_transmit(&mut out) {
-            // A command that the port has not taken is not to be sent any more.
-            self.unsent.clear();
-            let _ = self.unsent.extend_from_slice(out.get(..len).unwrap_or_default());
-        }
-        if !self.unsent.is_empty() {
-            let taken = self.port.write(&self.unsent)?;
-            let _ = self.unsent.drain(..taken.min(self.unsent.len()));
-        }
-        Ok(())
+        let length = self.dialogue.poll_transmit(&mut out);
+        self.port.send(length.and_then(|length| out.get(..length)))
     }
 }
 

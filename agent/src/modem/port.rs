@@ -13,10 +13,14 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
 
+use heapless::Vec as Bounded;
+use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::termios::{ControlModes, OptionalActions, QueueSelector, SpecialCodeIndex};
 use serialport::{SerialPort as _, TTYPort};
+
+use super::at::MAX_TRANSMIT;
 
 /// The ports of `patterns`, in order: those of one pattern sorted, none twice. A pattern without `*`, `?` and `[` is a port
 /// whether it exists or not, so that asking it tells why it cannot be asked.
@@ -61,6 +65,8 @@ fn without_repeats(ports: Vec<PathBuf>) -> Vec<PathBuf> {
 pub(super) struct Port {
     /// `None` only while it is closed.
     open: Option<Descriptors>,
+    /// What the port has not taken yet.
+    unsent: Bounded<u8, MAX_TRANSMIT>,
 }
 
 /// Closed in this order: the locks are given back before the port is closed for good.
@@ -82,7 +88,7 @@ impl Port {
         let mut lock = serialport::new(name, baud).dtr_on_open(true).open_native()?;
         // A pseudo-terminal has no such line.
         let _ = lock.write_request_to_send(true);
-        let port = Self { open: Some(Descriptors { lock, data }) };
+        let port = Self { open: Some(Descriptors { lock, data }), unsent: Bounded::new() };
         port.set_modes()?;
         Ok(port)
     }
@@ -111,14 +117,30 @@ impl Port {
         }
     }
 
-    /// Writes what the port takes now and returns how much that is.
+    /// What to wait for.
+    pub(super) fn interest(&self) -> PollFlags {
+        if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }
+    }
+
+    /// Sends `command`, if there is one, or what is left of the one before. A command that the port has not taken when the
+    /// next one is due is not to be sent any more.
     ///
     /// # Errors
     /// The modem was unplugged.
-    pub(super) fn write(&self, bytes: &[u8]) -> Result<usize, Unplugged> {
-        match rustix::io::write(self, bytes) {
-            Ok(len) => Ok(len),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+    pub(super) fn send(&mut self, command: Option<&[u8]>) -> Result<(), Unplugged> {
+        if let Some(command) = command {
+            self.unsent.clear();
+            let _ = self.unsent.extend_from_slice(command);
+        }
+        if self.unsent.is_empty() {
+            return Ok(());
+        }
+        match rustix::io::write(&*self, &self.unsent) {
+            Ok(taken) => {
+                let _ = self.unsent.drain(..taken.min(self.unsent.len()));
+                Ok(())
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
             Err(_) => Err(Unplugged),
         }
     }

@@ -44,6 +44,7 @@ impl Uplink {
     pub(super) fn wait(&mut self, wait: Wait, now: Now) {
         let delay = wait.until.saturating_duration_since(now.instant);
         let (bound, shown) = (wait.bound, HumanDuration(delay));
+        self.may_hurry = false;
         self.set_state(State::offline(now, delay), format_args!(": next try in {shown}, for {bound}"));
     }
 }
