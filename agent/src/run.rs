@@ -18,7 +18,9 @@ use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::floor::FloorFile;
 use crate::identification::Identification;
+use crate::keepalive::Profile;
 use crate::log;
+use crate::modem::condition::Access;
 use crate::modem::watch::Reading;
 use crate::notify::Notifier;
 use crate::report::Reporter;
@@ -212,6 +214,12 @@ impl<'e> Agent<'e> {
         self.uplink.diagnosis().handle_reading(&reading, now);
         self.news = true;
         let Reading::Told(condition) = reading else { return };
+        let covered = condition.is_registered() != Some(false);
+        let profile = match condition.access {
+            Some(Access::LteM | Access::NbIot) => Profile::Sparse,
+            _ => Profile::Usual,
+        };
+        self.uplink.on_network(condition.operator.clone(), profile, covered);
         if self.reporter.handle_condition(condition) {
             self.uplink.check(now);
         }
