@@ -320,14 +320,16 @@ impl Budget {
     fn wait(&self, bound: Bound) -> Duration {
         let since = self.lived.saturating_sub(self.attempted);
         let period = self.period(bound);
-        let cost = if bound == Bound::Month { RECONNECT } else { 1 };
-        match (period.level(), bound) {
+        let wait = match (period.level(), bound) {
             (Level::Free, _) => Duration::ZERO,
-            (Level::Near, _) => period.share(cost, since).saturating_sub(since),
-            (Level::Spent, Bound::Month) if self.spent == Spent::Trickle => {
-                TRICKLE.saturating_sub(since).min(period.left())
-            }
+            (Level::Near, Bound::Month) => period.share(RECONNECT, since).saturating_sub(since),
+            (Level::Near, _) => period.share(1, since).saturating_sub(since),
             (Level::Spent, _) => period.left(),
+        };
+        match (bound, self.spent) {
+            // Where less is left than a trickle takes, it is the longest wait all the same.
+            (Bound::Month, Spent::Trickle) => wait.min(TRICKLE.saturating_sub(since)),
+            _ => wait,
         }
     }
 

@@ -7,15 +7,19 @@ use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, Error, RootCertStore, SupportedProtocolVersion, version};
 
 use crate::clock::TicketClock;
 use crate::trusted_time::TrustedTime;
 use crate::verifier::Verifier;
 
-/// Servers whose sessions are kept for resumption, which saves more than half of a handshake's bytes. An agent has one
+/// How many servers' tickets are kept for resumption, which saves more than half of a handshake's bytes. An agent has one
 /// server, seldom two.
 const RESUMABLE_SERVERS: usize = 2;
+
+/// What rustls keeps of one server: it counts its cache in tickets, eight to a server.
+const TICKETS_PER_SERVER: usize = 8;
 
 /// The oldest TLS version that is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +70,16 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.clone())));
-        config.resumption = Resumption::in_memory_sessions(RESUMABLE_SERVERS);
+        config.resumption = Resumption::in_memory_sessions(RESUMABLE_SERVERS * TICKETS_PER_SERVER);
         Ok(Self(Arc::new(config)))
+    }
+
+    /// The same, its tickets' age by another clock: a week need not be waited for.
+    #[must_use]
+    pub fn with_ticket_clock(&self, clock: Arc<dyn TimeProvider>) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.time_provider = clock;
+        Self(Arc::new(config))
     }
 
     /// A connection that has still to shake hands. `native` offers `moorline/1`; else no ALPN is offered at all.

@@ -5,6 +5,7 @@ pub mod black_hole;
 pub mod board;
 pub mod certs;
 pub mod client;
+pub mod client_hello;
 pub mod confined;
 pub mod failure;
 pub mod field;

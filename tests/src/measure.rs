@@ -5,14 +5,16 @@
 //! how many bytes had passed when the server took the device in, how often the heartbeat allocated.
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use moorline_agent::budget::Tally;
-use moorline_agent::clock::{self, Now};
+use moorline_agent::budget::{Tally, Traffic};
+use moorline_agent::clock::{self, Now, TicketClock};
 use moorline_agent::link::{Link, LinkError};
 use moorline_agent::round_trip::RoundTrip;
 use moorline_agent::session::{Event, Greeting, Terms};
@@ -21,8 +23,12 @@ use moorline_agent::trusted_time::TrustedTime;
 use moorline_agent::{credentials, tcp};
 use moorline_protocol::{DeviceMessage, Hello, Imei, ServerMessage, Welcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 
+use crate::client_hello::offered_tickets;
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::process::PATIENCE;
 use crate::programs::program_in;
 use crate::relay::{Bytes, Relay};
@@ -32,9 +38,10 @@ use crate::rig::{IMEI, Rig, SERVER_NAME, Server};
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// A device whose link is driven by hand.
-pub struct Probe {
+pub struct Probe<'f> {
     tls: Tls,
-    relay: Relay,
+    tickets: Arc<AheadClock>,
+    way: Way<'f>,
     greeting: Greeting,
     link: Option<Link>,
     tally: Rc<Tally>,
@@ -45,13 +52,62 @@ pub struct Probe {
     _rig: Rig,
 }
 
-/// What one connect cost, bytes of TCP payload.
-#[derive(Clone, Copy, Debug)]
+/// The agent's clock for tickets, seconds ahead.
+#[derive(Debug, Default)]
+struct AheadClock(AtomicU64);
+
+impl TimeProvider for AheadClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = TicketClock.current_time()?.as_secs() + self.0.load(Ordering::SeqCst);
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(now)))
+    }
+}
+
+/// How the server is reached.
+enum Way<'f> {
+    /// On loopback, through a relay that counts payload.
+    Relay(Relay),
+    /// From a field's device, whose line counts packets.
+    Field(&'f Field, SocketAddr),
+}
+
+impl Way<'_> {
+    const fn address(&self) -> SocketAddr {
+        match self {
+            Self::Relay(relay) => relay.address(),
+            Self::Field(_, address) => *address,
+        }
+    }
+
+    fn begin(&self) -> Result<TcpStream, Failure> {
+        let begin = || Ok(tcp::begin(self.address())?);
+        match self {
+            Self::Relay(_) => begin(),
+            Self::Field(field, _) => field.device.within(begin),
+        }
+    }
+
+    fn bytes(&self) -> Bytes {
+        match self {
+            Self::Relay(relay) => relay.bytes(),
+            Self::Field(..) => Bytes::default(),
+        }
+    }
+}
+
+/// What one connect cost, bytes of TCP payload; they are counted on loopback only.
+#[derive(Clone, Debug)]
 pub struct Connect {
     /// Up to Welcome: the handshake with its ticket, Hello and Welcome.
     pub registered: Bytes,
     /// The same without Hello and Welcome.
     pub handshake: Bytes,
+    /// What the agent's own count says of all up to Welcome.
+    pub counted: Traffic,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+    /// The tickets that were offered; seen on loopback only.
+    pub offered: Vec<Vec<u8>>,
 }
 
 /// What one heartbeat and its answer cost.
@@ -63,7 +119,7 @@ pub struct Heartbeat {
     pub allocations: u64,
 }
 
-impl Probe {
+impl Probe<'static> {
     /// Starts a server and the relay in front of it.
     ///
     /// # Errors
@@ -72,6 +128,29 @@ impl Probe {
         let rig = Rig::new()?;
         let server = rig.server()?.start()?;
         let relay = Relay::start(server.devices());
+        Self::on(Way::Relay(relay), server, rig)
+    }
+}
+
+impl<'f> Probe<'f> {
+    /// Starts a server in a field, whose device the probe is.
+    ///
+    /// # Errors
+    /// Something of it does not start.
+    pub fn across(field: &'f Field) -> Result<Self, Failure> {
+        field
+            .server
+            .within(|| {
+                let rig = Rig::new()?;
+                let at = SocketAddr::new(field.server_address(), 0);
+                let server = rig.server()?.set("listen.devices", at).start()?;
+                let way = Way::Field(field, server.devices());
+                Ok((way, server, rig))
+            })
+            .and_then(|(way, server, rig)| Self::on(way, server, rig))
+    }
+
+    fn on(way: Way<'f>, server: Server, rig: Rig) -> Result<Self, Failure> {
         let imei: Imei = IMEI.parse()?;
         let device = rig.pki().device(imei)?;
         let identity = credentials::certified_key(
@@ -82,7 +161,9 @@ impl Probe {
         .map_err(Failure::new)?;
         let roots = credentials::roots(&rig.pki().ca()).map_err(Failure::new)?;
         let time = Arc::new(TrustedTime::new(0));
-        let tls = Tls::new(MinVersion::Tls13, Arc::new(roots), &identity, time)?;
+        let tickets = Arc::new(AheadClock::default());
+        let tls = Tls::new(MinVersion::Tls13, Arc::new(roots), &identity, time)?
+            .with_ticket_clock(Arc::clone(&tickets) as _);
         let greeting = Greeting {
             imei,
             app_id: [0; 16],
@@ -92,7 +173,8 @@ impl Probe {
         };
         Ok(Self {
             tls,
-            relay,
+            tickets,
+            way,
             greeting,
             link: None,
             tally: Rc::default(),
@@ -107,13 +189,22 @@ impl Probe {
     /// # Errors
     /// It does not come to that.
     pub fn connect(&mut self) -> Result<Connect, Failure> {
-        self.link = None;
-        let before = self.relay.bytes();
-        let socket = tcp::begin(self.relay.address())?;
+        self.connect_by(SERVER_NAME)
+    }
+
+    /// As [`Self::connect`], to a server that is called `name` there.
+    ///
+    /// # Errors
+    /// It does not come to that.
+    pub fn connect_by(&mut self, name: &str) -> Result<Connect, Failure> {
+        self.end();
+        let _ = self.tally.take();
+        let before = self.way.bytes();
+        let socket = self.way.begin()?;
         wait(socket.as_fd(), PollFlags::OUT)?;
         tcp::finish(&socket)?;
-        let tls = self.tls.connection(SERVER_NAME.try_into()?, true)?;
-        let mut link = Link::new(socket, self.relay.address(), tls, Rc::clone(&self.tally));
+        let tls = self.tls.connection(name.to_owned().try_into()?, true)?;
+        let mut link = Link::new(socket, self.way.address(), tls, Rc::clone(&self.tally));
         while !link.is_secured() {
             step(&mut link, clock::now())?;
         }
@@ -126,15 +217,49 @@ impl Probe {
                 break self.welcome(session_id, heartbeat, spread);
             }
         };
-        let registered = self.relay.bytes().since(before);
+        let counted = self.tally.take();
+        let registered = self.way.bytes().since(before);
         let handshake = Bytes {
-            up: registered.up - record(DeviceMessage::Hello(self.hello()).encode(&mut [0; 128])?),
-            down: registered.down - record(welcome.encode(&mut [0; 128])?),
+            up: registered
+                .up
+                .saturating_sub(record(DeviceMessage::Hello(self.hello()).encode(&mut [0; 128])?)),
+            down: registered.down.saturating_sub(record(welcome.encode(&mut [0; 128])?)),
         };
         while !matches!(step(&mut link, clock::now())?, Some(Event::Time { .. })) {}
         while link.poll(clock::now()).map_err(broken)?.is_some() {}
+        let offered = match &self.way {
+            Way::Relay(relay) => offered_tickets(&relay.first_bytes()),
+            Way::Field(..) => Vec::new(),
+        };
+        let resumed = link.is_resumed();
         self.link = Some(link);
-        Ok(Connect { registered, handshake })
+        Ok(Connect { registered, handshake, counted, resumed, offered })
+    }
+
+    /// Has the tickets be so much older.
+    pub fn age_tickets(&self, by: Duration) {
+        self.tickets.0.fetch_add(by.as_secs(), Ordering::SeqCst);
+    }
+
+    /// Ends the connection, if there is one.
+    pub fn end(&mut self) {
+        self.link = None;
+    }
+
+    /// What the agent counted since it was asked last.
+    #[must_use]
+    pub fn counted(&self) -> Traffic {
+        self.tally.take()
+    }
+
+    /// The tickets that a connection offers which begins now, beside those that there are.
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn race(&self) -> Result<Vec<Vec<u8>>, Failure> {
+        let mut hello = Vec::new();
+        self.tls.connection(SERVER_NAME.try_into()?, true)?.write_tls(&mut hello)?;
+        Ok(offered_tickets(&hello))
     }
 
     /// One heartbeat and its answer.
@@ -143,14 +268,14 @@ impl Probe {
     /// There is no link, or no answer.
     pub fn heartbeat(&mut self) -> Result<Heartbeat, Failure> {
         let link = self.link.as_mut().ok_or_else(|| Failure::new("connect first"))?;
-        let before = self.relay.bytes();
+        let before = self.way.bytes();
         // The heartbeat is due once the interval has passed, which the session takes from its argument.
         self.ahead += INTERVAL;
         let ahead = self.ahead;
         let mut outcome = Ok(());
         let allocated = allocation_counter::measure(|| outcome = beat(link, ahead));
         outcome?;
-        Ok(Heartbeat { bytes: self.relay.bytes().since(before), allocations: allocated.count_total })
+        Ok(Heartbeat { bytes: self.way.bytes().since(before), allocations: allocated.count_total })
     }
 
     fn hello(&self) -> Hello {

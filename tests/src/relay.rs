@@ -47,6 +47,8 @@ struct Line {
     /// Bytes are taken and go nowhere.
     dark: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
+    /// What the latest connection's device said first.
+    first: Mutex<Vec<u8>>,
     passed: (Mutex<()>, Condvar),
     over: AtomicBool,
 }
@@ -78,6 +80,7 @@ impl Relay {
             accepted: AtomicUsize::new(0),
             dark: AtomicBool::new(false),
             open: Mutex::default(),
+            first: Mutex::default(),
             passed: (Mutex::new(()), Condvar::new()),
             over: AtomicBool::new(false),
         });
@@ -107,6 +110,12 @@ impl Relay {
     #[must_use]
     pub fn accepted(&self) -> usize {
         self.line.accepted.load(Ordering::SeqCst)
+    }
+
+    /// The first bytes of the latest connection's device: its ClientHello and perhaps more.
+    #[must_use]
+    pub fn first_bytes(&self) -> Vec<u8> {
+        lock(&self.line.first).clone()
     }
 
     /// Resets every open connection.
@@ -148,6 +157,7 @@ impl Line {
             }
             let Ok(device) = device else { continue };
             self.accepted.fetch_add(1, Ordering::SeqCst);
+            lock(&self.first).clear();
             let target = *lock(&self.target);
             #[expect(clippy::disallowed_methods, reason = "the relay's way to its target")]
             let Ok(server) = TcpStream::connect(target) else { continue };
@@ -178,6 +188,11 @@ impl Line {
             };
             // Counted first, so that whoever has received something finds it counted.
             count.fetch_add(len as u64, Ordering::SeqCst);
+            if std::ptr::eq(count, &self.up) {
+                let mut first = lock(&self.first);
+                let room = MOST_FIRST.saturating_sub(first.len());
+                first.extend(&buffer[..len.min(room)]);
+            }
             if !self.dark.load(Ordering::SeqCst) && to.write_all(&buffer[..len]).is_err() {
                 break;
             }
@@ -189,6 +204,9 @@ impl Line {
         }
     }
 }
+
+/// A ClientHello that resumes takes less than half of it.
+const MOST_FIRST: usize = 1024;
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -374,6 +374,12 @@ impl AgentSetup {
         self
     }
 
+    /// Sets a key of its configuration to a number.
+    pub fn set_number(mut self, key: &str, value: u64) -> Self {
+        self.0.settings.set_number(key, value);
+        self
+    }
+
     /// Gives it another certificate.
     pub fn certified(self, by: &Credentials) -> Self {
         self.set("identity.certificate", by.certificate.display()).set("identity.key", by.key.display())

@@ -1,10 +1,10 @@
 //! A program's configuration as a tale changes it: dotted keys over what the rig sets by itself.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
-/// The settings of one configuration file. All of them are strings, but for `true` and `false`: no other kind is needed to
-/// put a program to work.
+/// The settings of one configuration file, each value as the file has it: most are strings, but for numbers and for `true` and
+/// `false`.
 #[derive(Clone, Debug, Default)]
 pub struct Settings(BTreeMap<String, BTreeMap<String, String>>);
 
@@ -14,8 +14,21 @@ impl Settings {
     /// # Panics
     /// When the key names no section.
     pub fn set(&mut self, key: &str, value: impl fmt::Display) {
+        let value = value.to_string();
+        self.put(key, if matches!(value.as_str(), "true" | "false") { value } else { quoted(&value) });
+    }
+
+    /// The same for a number.
+    ///
+    /// # Panics
+    /// When the key names no section.
+    pub fn set_number(&mut self, key: &str, value: u64) {
+        self.put(key, value.to_string());
+    }
+
+    fn put(&mut self, key: &str, value: String) {
         let (section, key) = key.split_once('.').expect("every setting is in a section");
-        self.0.entry(section.to_owned()).or_default().insert(key.to_owned(), value.to_string());
+        self.0.entry(section.to_owned()).or_default().insert(key.to_owned(), value);
     }
 
     /// Leaves `section.key` out again.
@@ -34,22 +47,24 @@ impl fmt::Display for Settings {
         for (section, settings) in &self.0 {
             writeln!(f, "[{section}]")?;
             for (key, value) in settings {
-                if matches!(value.as_str(), "true" | "false") {
-                    writeln!(f, "{key} = {value}")?;
-                    continue;
-                }
-                write!(f, "{key} = \"")?;
-                for c in value.chars() {
-                    match c {
-                        '"' | '\\' => write!(f, "\\{c}")?,
-                        _ => f.write_char(c)?,
-                    }
-                }
-                f.write_str("\"\n")?;
+                writeln!(f, "{key} = {value}")?;
             }
         }
         Ok(())
     }
+}
+
+/// A TOML string.
+fn quoted(value: &str) -> String {
+    let mut text = String::from('"');
+    for c in value.chars() {
+        if matches!(c, '"' | '\\') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text.push('"');
+    text
 }
 
 #[cfg(test)]
@@ -73,6 +88,14 @@ mod tests {
         let mut settings = Settings::default();
         settings.set("clock.set", true);
         assert_eq!(settings.to_string(), "[clock]\nset = true\n");
+    }
+
+    #[test]
+    fn numbers_are_no_strings() {
+        let mut settings = Settings::default();
+        settings.set("modem.baud", "off");
+        settings.set_number("modem.baud", 115_200);
+        assert_eq!(settings.to_string(), "[modem]\nbaud = 115200\n");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Counts one link's bytes as TCP takes and gives them, each for its purpose, and reckons what IP and TCP add.
 //!
-//! The estimate holds for a line that loses nothing: a segment of at most [`SEGMENT`] bytes, an acknowledgement for every
-//! two that came, timestamps in all (RFC 7323), three segments to open and four to close. What is sent again is not seen
-//! here, so a line that loses a twentieth costs about that much more.
+//! The estimate holds for a line that loses nothing: segments of at most [`SEGMENT`] bytes with timestamps (RFC 7323), an
+//! acknowledgement for every two that came, in a segment of its own but in the handshake, three segments to open and four
+//! to close. What is sent again is not seen here, so a line that loses a twentieth costs about that much more.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,6 +18,8 @@ pub struct Gauge {
     purpose: Purpose,
     /// What was counted as a full handshake, as long as it may turn out to be a resumed one.
     opening: Bytes,
+    /// Something came in the handshake and was acknowledged, by the estimate, in a segment of its own.
+    acknowledged: bool,
 }
 
 impl Gauge {
@@ -25,7 +27,8 @@ impl Gauge {
     #[must_use]
     pub fn new(peer: SocketAddr, tally: Rc<Tally>) -> Self {
         let header = header(peer);
-        let mut gauge = Self { tally, header, purpose: Purpose::Full, opening: Bytes::default() };
+        let mut gauge =
+            Self { tally, header, purpose: Purpose::Full, opening: Bytes::default(), acknowledged: false };
         gauge.count(Bytes { headers: 7 * header + 2 * SYN_MORE, ..Bytes::default() });
         gauge
     }
@@ -33,12 +36,16 @@ impl Gauge {
     /// TCP took so many bytes at once.
     pub fn sent(&mut self, bytes: usize) {
         let up = bytes as u64;
-        self.count(Bytes { up, headers: up.div_ceil(SEGMENT) * self.header, ..Bytes::default() });
+        // In a handshake an answer follows at once and takes the acknowledgement along.
+        let along = std::mem::take(&mut self.acknowledged) && self.is_opening();
+        let segments = up.div_ceil(SEGMENT).saturating_sub(u64::from(along));
+        self.count(Bytes { up, headers: segments * self.header, ..Bytes::default() });
     }
 
     /// TCP gave so many bytes at once.
     pub fn received(&mut self, bytes: usize) {
         let down = bytes as u64;
+        self.acknowledged = true;
         let segments = down.div_ceil(SEGMENT);
         let headers = (segments + segments.div_ceil(2)) * self.header;
         self.count(Bytes { down, headers, ..Bytes::default() });
@@ -55,6 +62,10 @@ impl Gauge {
     /// What comes next is for this.
     pub const fn turn_to(&mut self, purpose: Purpose) {
         self.purpose = purpose;
+    }
+
+    const fn is_opening(&self) -> bool {
+        matches!(self.purpose, Purpose::Full | Purpose::Resumed)
     }
 
     fn count(&mut self, bytes: Bytes) {

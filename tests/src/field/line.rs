@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, PipeWriter, Read as _, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -88,6 +88,7 @@ pub struct Line {
 struct Air {
     quality: Mutex<Quality>,
     traffic: Mutex<Traffic>,
+    passed: Condvar,
 }
 
 #[derive(Clone, Copy)]
@@ -105,7 +106,11 @@ impl Line {
         let device = device.within(|| Ok(tun::open(LINE)?))?;
         let carrier = carrier.within(|| Ok(tun::open(CARRIERS_END)?))?;
         let (end, _end) = io::pipe()?;
-        let air = Arc::new(Air { quality: Mutex::new(Quality::CABLE), traffic: Mutex::default() });
+        let air = Arc::new(Air {
+            quality: Mutex::new(Quality::CABLE),
+            traffic: Mutex::default(),
+            passed: Condvar::new(),
+        });
         let ways = [
             (Direction::Up, device.try_clone()?, carrier.try_clone()?, end.try_clone()?),
             (Direction::Down, carrier, device, end),
@@ -131,6 +136,21 @@ impl Line {
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         *lock(&self.air.traffic)
+    }
+
+    /// What has passed, once nothing did for `quiet`: more than the longest that a kernel keeps an acknowledgement back.
+    #[must_use]
+    pub fn settled(&self, quiet: Duration) -> Traffic {
+        let mut traffic = lock(&self.air.traffic);
+        loop {
+            let before = *traffic;
+            let waited = self.air.passed.wait_timeout_while(traffic, quiet, |now| *now == before);
+            let (now, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            if timeout.timed_out() {
+                return *now;
+            }
+            traffic = now;
+        }
     }
 }
 
@@ -176,6 +196,8 @@ impl Air {
         };
         *packets += 1;
         *sum += bytes;
+        drop(traffic);
+        self.passed.notify_all();
     }
 }
 

@@ -1,0 +1,124 @@
+//! The agent and what it may ask of the network: bounds that hold over restarts, and what is said of them.
+
+use std::fs;
+
+use moorline_testbed::failure::Failure;
+use moorline_testbed::relay::Relay;
+use moorline_testbed::rig::{Agent, IMEI, Rig, free_address};
+use rustix::process::Signal;
+
+/// Three of four attempts are near the bound, so the fourth has half of the hour for itself.
+#[test]
+fn attempts_that_are_spent_stay_spent_over_restarts() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let mut agent = rig.agent(free_address()?, IMEI)?.set_number("budget.attempts_per_hour", 4).start()?;
+    agent.wait_for("budget: 3 of 4 attempts this hour")?;
+    agent.wait_for("for budget.attempts_per_hour")?;
+    assert_eq!(attempts(&agent), 3);
+    agent.stop()?;
+    agent.start_again()?;
+    agent.wait_for("for budget.attempts_per_hour")?;
+    agent.kill()?;
+    agent.start_again()?;
+    agent.wait_for("for budget.attempts_per_hour")?;
+    assert_eq!(attempts(&agent), 0);
+    assert!(!agent.said("3 of 4"), "told once: {:#?}", agent.lines());
+    let status = fs::read_to_string(agent.folder().join("status"))?;
+    assert!(status.contains("\nbudget   3 of 4 attempts this hour; 3 attempts this day; "), "{status}");
+    agent.stop()
+}
+
+#[test]
+fn killed_again_and_again_it_gets_nothing_back() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let mut agent = rig.agent(free_address()?, IMEI)?.set_number("budget.attempts_per_hour", 6).start()?;
+    let mut made = 0;
+    for _ in 0..8 {
+        agent.wait_for("next try in")?;
+        agent.kill()?;
+        made += attempts(&agent);
+        agent.start_again()?;
+    }
+    assert!((3..=6).contains(&made), "{made}");
+    agent.wait_for("for budget.attempts_per_hour")?;
+    agent.stop()
+}
+
+#[test]
+fn bytes_are_shown_by_what_they_were_for() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let server = rig.server()?.start()?;
+    let relay = Relay::start(server.devices());
+    let mut agent = rig.agent(relay.address(), IMEI)?.start()?;
+    agent.wait_for("registered")?;
+    relay.cut();
+    agent.wait_for("registered")?;
+    agent.stop()?;
+    let status = fs::read_to_string(agent.folder().join("status"))?;
+    let line = status.lines().find(|line| line.starts_with("traffic  "));
+    let line = line.ok_or_else(|| Failure::new(status.clone()))?;
+    for part in
+        ["full handshakes ", "resumed handshakes ", "time ", "other ", "in all ", "headers by estimate"]
+    {
+        assert!(line.contains(part), "no {part:?} in {line}");
+    }
+    Ok(())
+}
+
+#[test]
+fn spent_month_keeps_the_session_or_ends_it() -> Result<(), Failure> {
+    for (spent, words) in
+        [("trickle", "a lost session is tried again every 6 h only"), ("stop", "nothing is sent any more")]
+    {
+        let rig = Rig::new()?;
+        let server = rig.server()?.start()?;
+        let setup = rig.agent(server.devices(), IMEI)?;
+        let mut agent = setup.set("budget.bytes_per_month", "1 GB").set("budget.spent", spent).start()?;
+        agent.wait_for("registered")?;
+        agent.stop()?;
+        spend(&agent, 600_000)?;
+        agent.start_again()?;
+        agent.wait_for("registered")?;
+        let config = agent.folder().join("config.toml");
+        fs::write(&config, fs::read_to_string(&config)?.replace("1 GB", "500 kB"))?;
+        agent.signal(Signal::HUP)?;
+        agent.wait_for(words)?;
+        if spent == "stop" {
+            agent.wait_for("for budget.bytes_per_month")?;
+            server.operators().wait_online(IMEI, false)?;
+        } else {
+            server.operators().wait_online(IMEI, true)?;
+            assert!(!agent.said("offline: next try"), "{:#?}", agent.lines());
+        }
+        agent.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn budget_that_is_garbage_is_begun_anew() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let server = rig.server()?.start()?;
+    let mut agent = rig.agent(server.devices(), IMEI)?.start()?;
+    agent.wait_for("registered")?;
+    agent.stop()?;
+    fs::write(agent.folder().join("state/budget"), b"\0\xff 12 \n")?;
+    agent.start_again()?;
+    agent.wait_for("registered")?;
+    agent.stop()
+}
+
+fn attempts(agent: &Agent) -> usize {
+    agent.lines().iter().filter(|line| line.contains("-> connecting to ")).count()
+}
+
+/// Has the month's bytes be so many when the agent, which was stopped, starts again.
+fn spend(agent: &Agent, bytes: u64) -> Result<(), Failure> {
+    // Boot and time; version; hour and day with their told levels; then the month's seconds.
+    const USED: usize = 2 + 1 + 3 + 3 + 1;
+    let file = agent.folder().join("state/budget");
+    let kept = fs::read_to_string(&file)?;
+    let mut words: Vec<_> = kept.split_whitespace().map(str::to_owned).collect();
+    words[USED] = bytes.to_string();
+    Ok(fs::write(file, words.join(" "))?)
+}
