@@ -78,7 +78,8 @@ pub enum Notice {
 pub struct Keepalive {
     settings: Settings,
     profile: Profile,
-    learner: Learner,
+    /// There once a server has told its bound, without which nothing known can be judged.
+    learner: Option<Learner>,
     /// What the file holds of this network.
     kept: Learned,
     measured: RoundTrip,
@@ -93,11 +94,11 @@ pub struct Keepalive {
 impl Keepalive {
     /// On a network of which `kept` is known.
     #[must_use]
-    pub fn new(settings: Settings, kept: Learned, now: Instant) -> Self {
+    pub fn new(settings: Settings, kept: Learned) -> Self {
         Self {
             settings,
             profile: Profile::default(),
-            learner: Learner::new(bounds(settings, settings.max), kept, now),
+            learner: None,
             kept,
             measured: RoundTrip::default(),
             pace: None,
@@ -107,15 +108,14 @@ impl Keepalive {
     }
 
     /// Other settings hold, for the next session: they end the one that stands.
-    pub fn configure(&mut self, settings: Settings, now: Instant) {
+    pub const fn configure(&mut self, settings: Settings) {
         self.settings = settings;
-        self.learner.bound(bounds(settings, settings.max), now);
     }
 
     /// The next session goes over another network, of which `kept` is known: nothing else holds there.
-    pub fn move_to(&mut self, kept: Learned, now: Instant) {
+    pub fn move_to(&mut self, kept: Learned) {
         let profile = self.profile;
-        *self = Self { profile, ..Self::new(self.settings, kept, now) };
+        *self = Self { profile, ..Self::new(self.settings, kept) };
     }
 
     /// What the radio is made for, for the sessions to come.
@@ -140,8 +140,8 @@ impl Keepalive {
             Event::Registered { session_id, heartbeat, .. } => {
                 let doubt = std::mem::take(&mut self.suspicious);
                 let native = session_id.is_some();
-                if doubt && native {
-                    self.learner.on_failure(now);
+                if let Some(learner) = self.learner.as_mut().filter(|_| doubt && native) {
+                    learner.on_failure(now);
                 }
                 self.pace = Some(Pace::Fixed(*heartbeat));
                 if native && self.settings.interval == Interval::Adaptive {
@@ -172,7 +172,7 @@ impl Keepalive {
 
     /// What was learned, when that is worth keeping and not kept yet.
     pub fn take_learned(&mut self) -> Option<Learned> {
-        let learned = self.learner.settled().filter(|learned| *learned != self.kept)?;
+        let learned = self.learner.as_ref()?.settled().filter(|learned| *learned != self.kept)?;
         self.kept = learned;
         Some(learned)
     }
@@ -180,7 +180,7 @@ impl Keepalive {
     /// What a person should hear of now.
     pub fn take_notice(&mut self) -> Option<Notice> {
         let Some(Pace::Probed(silence)) = self.pace else { return None };
-        let notice = match self.learner.phase() {
+        let notice = match self.learner.as_ref()?.phase() {
             Phase::TooShort => Notice::TooShort(silence),
             Phase::Holding => Notice::Settled(silence),
             Phase::Unasked => Notice::Unasked(silence),
@@ -193,8 +193,10 @@ impl Keepalive {
     fn first_pace(&mut self, granted: Duration, now: Instant) -> Pace {
         match self.profile {
             Profile::Usual => {
-                self.learner.bound(bounds(self.settings, granted), now);
-                self.probed()
+                let bounds = bounds(self.settings, granted);
+                let learner = self.learner.get_or_insert_with(|| Learner::new(bounds, self.kept, now));
+                learner.bound(bounds, now);
+                probed(learner)
             }
             Profile::Sparse => Pace::Sparse(granted * 2),
         }
@@ -202,25 +204,24 @@ impl Keepalive {
 
     fn on_echo(&mut self, echo: Echo, now: Instant) -> Option<Pace> {
         self.suspicious = echo == Echo::Missing;
-        if !matches!(self.pace, Some(Pace::Probed(_))) {
-            return None;
-        }
+        let learner = self.learner.as_mut().filter(|_| matches!(self.pace, Some(Pace::Probed(_))))?;
         match echo {
             Echo::Missing => {}
-            Echo::Came { silence } => self.learner.on_echo(silence, now),
-            Echo::Late => self.learner.on_failure(now),
-            Echo::Unasked => self.learner.on_unasked(),
+            Echo::Came { silence } => learner.on_echo(silence, now),
+            Echo::Late => learner.on_failure(now),
+            Echo::Unasked => learner.on_unasked(),
         }
-        self.keep(self.probed())
-    }
-
-    fn probed(&self) -> Pace {
-        Pace::Probed(Duration::from_secs(self.learner.silence().into()))
+        let pace = probed(learner);
+        self.keep(pace)
     }
 
     fn keep(&mut self, pace: Pace) -> Option<Pace> {
         (self.pace.replace(pace) != Some(pace)).then_some(pace)
     }
+}
+
+fn probed(learner: &Learner) -> Pace {
+    Pace::Probed(Duration::from_secs(learner.silence().into()))
 }
 
 /// The server's word is the upper bound, whatever the configuration says.
@@ -240,18 +241,19 @@ impl fmt::Display for Keepalive {
             None => return Ok(()),
             Some(Pace::Fixed(interval)) => (interval, "fixed"),
             Some(Pace::Sparse(silence)) => (silence, "without keepalives, as this radio wants it"),
-            Some(Pace::Probed(silence)) => (
-                silence,
-                match self.learner.phase() {
-                    Phase::Checking => "to see whether the server asks",
-                    Phase::Unasked => "fixed, as the server asks nothing",
-                    Phase::Climbing => "learning",
-                    Phase::Holding => "learned",
-                    Phase::Reaching => "trying for longer",
-                    Phase::TooShort => "though the network forgets sooner",
-                },
-            ),
+            Some(Pace::Probed(silence)) => (silence, self.learner.as_ref().map_or("", why)),
         };
         write!(f, "silent for up to {}, {why}", HumanDuration(silence))
+    }
+}
+
+fn why(learner: &Learner) -> &'static str {
+    match learner.phase() {
+        Phase::Checking => "to see whether the server asks",
+        Phase::Unasked => "fixed, as the server asks nothing",
+        Phase::Climbing => "learning",
+        Phase::Holding => "learned",
+        Phase::Reaching => "trying for longer",
+        Phase::TooShort => "though the network forgets sooner",
     }
 }

@@ -82,7 +82,7 @@ impl<'e> Agent<'e> {
             identification: Identification::new(&config, now),
             route: RouteWatch::open(),
             reporter: Reporter::default(),
-            uplink: Uplink::new(config, tls, Arc::clone(&time), seed, now.instant),
+            uplink: Uplink::new(config, tls, Arc::clone(&time), seed),
             clock_watch: watch_clock(now),
             environment,
             signals,

@@ -1,6 +1,7 @@
-//! The state folder: made when it is missing, and judged before anything is to be kept in it. What is kept there, the last
-//! IMEI, the time floor and what the budget counts, is `modem/identity.rs`'s, `floor.rs`'s and `ledger.rs`'s matter. Without the folder the agent works, but
-//! remembers nothing over a restart.
+//! The state folder: made when it is missing, and judged before anything is to be kept in it. What is kept there is the
+//! matter of `modem/identity.rs` (the last IMEI), `floor.rs` (the time floor), `ledger.rs` (what the budget counts) and
+//! `keepalive/networks.rs` (what was learned of the line). Without the folder the agent works, but remembers nothing over a
+//! restart.
 
 use std::fmt;
 use std::fs::{self, DirBuilder};
@@ -75,7 +76,7 @@ impl fmt::Display for Condition {
 }
 
 /// What an agent without the folder lacks.
-pub const NOTHING_IS_KEPT: &str = "no last IMEI, time floor or budget outlives a restart";
+pub const NOTHING_IS_KEPT: &str = "no last IMEI, time floor, budget or learned silence outlives a restart";
 
 /// It names the device.
 const OWNERS_ALONE: u32 = 0o700;

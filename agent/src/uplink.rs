@@ -81,7 +81,7 @@ pub struct Uplink {
 impl Uplink {
     /// Stands still until [`Self::identify`].
     #[must_use]
-    pub fn new(config: Config, tls: Tls, time: Arc<TrustedTime>, seed: u64, now: Instant) -> Self {
+    pub fn new(config: Config, tls: Tls, time: Arc<TrustedTime>, seed: u64) -> Self {
         Self {
             backoff: Backoff::new(config.reconnect, seed),
             ledger: Ledger::open(config.budget, &config.state_dir),
@@ -95,7 +95,7 @@ impl Uplink {
             diagnosis: Diagnosis::new(config.modem.reset),
             may_hurry: false,
             round_trip: None,
-            keeping: Keeping::new(&config, now),
+            keeping: Keeping::new(&config),
             news: true,
             config,
             tls,
@@ -131,7 +131,7 @@ impl Uplink {
         self.backoff.set_limits(config.reconnect);
         self.ledger.reconfigure(config.budget, &config.state_dir);
         self.timekeeper.reconfigure(&config);
-        self.keeping.configure(&config, now.instant);
+        self.keeping.configure(&config);
         self.diagnosis.set_policy(config.modem.reset);
         self.config = config;
         if keeps {

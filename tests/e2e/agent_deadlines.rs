@@ -142,7 +142,7 @@ impl Road {
             Arc::clone(&time),
         )?;
         let now = clock::now();
-        let mut uplink = Uplink::new(config, tls, time, 7, now.instant);
+        let mut uplink = Uplink::new(config, tls, time, 7);
         uplink.identify(uplink.greeting(IMEI.parse::<Imei>()?, Default::default(), [0; 16]), now);
         uplink.turn(PollFlags::empty(), now);
         Ok(Self { uplink, now, _rig: rig })

@@ -9,7 +9,7 @@ use moorline_testbed::confined::{MOUNTS, confined, may_confine};
 use moorline_testbed::failure::Failure;
 use moorline_testbed::left_out::left_out;
 use moorline_testbed::modem::{Modem, Script};
-use moorline_testbed::process::Program;
+use moorline_testbed::process::{PATIENCE, Program};
 use moorline_testbed::rig::{IMEI, Rig};
 
 const OTHER_IMEI: &str = "869731052403821";
@@ -50,6 +50,32 @@ fn useless_state_folder_is_told_once_and_stops_no_session() -> Result<(), Failur
     let told = agent.lines().iter().filter(|line| line.contains("state.dir: ")).count();
     assert_eq!(told, 1, "{:#?}", agent.lines());
     Ok(())
+}
+
+#[test]
+fn what_was_learned_of_the_line_is_kept_over_a_restart() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    // The server's bound is above the agent's own, and makes the silences short enough for a test.
+    let server = rig.server()?.set("session.heartbeat_max", "2s").start()?;
+    let mut agent = rig.agent(server.devices(), IMEI)?.set("heartbeat.interval", "adaptive").start()?;
+    agent.wait_for("the line may be silent for 2 s")?;
+    let kept = fs::read_to_string(agent.folder().join("state/keepalive"))?;
+    assert_eq!(kept, "moorline keepalive 1\n- localhost 2 0\nend\n");
+    let status = fs::read_to_string(agent.folder().join("status"))?;
+    assert!(status.contains(", silent for up to 2 s, "), "{status}");
+    // No heartbeat was the device's own.
+    let metrics = server.operators().text("/metrics")?;
+    assert!(metrics.contains("\nmoorline_heartbeats_total 0\n"), "{metrics}");
+    agent.stop()?;
+    agent.start_again()?;
+    let known = agent.find("what it knows", PATIENCE, |line| {
+        line.contains("the line may be silent for 2 s").then_some(()).or_else(|| {
+            assert!(!line.contains("the server's time is"), "it learned anew: {line}");
+            None
+        })
+    });
+    known?;
+    agent.stop()
 }
 
 #[test]

@@ -129,13 +129,13 @@ fn reaching_further_costs_ever_less() {
 #[test]
 fn what_is_known_of_a_network_is_not_learned_again() {
     let mut life = life(NatKind::Silent, Some(10 * MINUTE));
-    life.keepalive.move_to(Learned { good: 580, dead: 684 }, life.now());
+    life.keepalive.move_to(Learned { good: 580, dead: 684 });
     life.run_for(12 * HOUR);
     assert_eq!(life.tally.sessions, 1);
     assert!(fits(held(&life).unwrap_or_default(), 10 * MINUTE));
     assert_eq!(life.tally.writes, []);
     // On another one it begins anew.
-    life.keepalive.move_to(Learned::default(), life.now());
+    life.keepalive.move_to(Learned::default());
     life.network.nat.timeout = Some(15 * MINUTE);
     life.network.black_hole = true;
     life.run_for(HOUR);

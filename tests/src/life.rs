@@ -83,7 +83,7 @@ impl Life {
             start,
             now: start,
             network,
-            keepalive: Keepalive::new(settings, Learned::default(), start),
+            keepalive: Keepalive::new(settings, Learned::default()),
             server_asks: true,
             tally: Tally::default(),
             policy: Arc::new(Setup::default().policy),

@@ -35,7 +35,7 @@ impl Uplink {
             return self.on_tried(target, &fault, now);
         }
         let name = self.config.server.addresses[target.server].name.to_str();
-        let terms = self.ledger.terms(self.keeping.begin(&name, &link, now.instant));
+        let terms = self.ledger.terms(self.keeping.begin(&name, &link));
         link.begin_session(greeting, terms, now);
         let (version, dialect) = (link.tls_version(), link.dialect());
         self.set_state(State::Registering { target, link }, format_args!(": {version}, {dialect}"));
@@ -53,17 +53,17 @@ pub(super) struct Keeping {
 }
 
 impl Keeping {
-    pub(super) fn new(config: &Config, now: Instant) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         Self {
-            keepalive: Keepalive::new(config.heartbeat, Learned::default(), now),
+            keepalive: Keepalive::new(config.heartbeat, Learned::default()),
             networks: Networks::read(&config.state_dir),
             network: None,
             operator: None,
         }
     }
 
-    pub(super) fn configure(&mut self, config: &Config, now: Instant) {
-        self.keepalive.configure(config.heartbeat, now);
+    pub(super) fn configure(&mut self, config: &Config) {
+        self.keepalive.configure(config.heartbeat);
         self.networks = Networks::read(&config.state_dir);
     }
 
@@ -74,10 +74,10 @@ impl Keeping {
     }
 
     /// How the session over `link` with the server of this name is to begin.
-    pub(super) fn begin(&mut self, server: &str, link: &Link, now: Instant) -> Terms {
+    pub(super) fn begin(&mut self, server: &str, link: &Link) -> Terms {
         let network = Network { operator: self.operator.clone(), server: server.to_owned() };
         if self.network.as_ref() != Some(&network) {
-            self.keepalive.move_to(self.networks.of(&network), now);
+            self.keepalive.move_to(self.networks.of(&network));
             self.network = Some(network);
         }
         self.keepalive.terms(link.dialect())
@@ -90,9 +90,6 @@ impl Keeping {
         {
             session.set_pace(pace);
         }
-        if let Some(notice) = self.keepalive.take_notice() {
-            tell(notice);
-        }
         if let Some(learned) = self.keepalive.take_learned()
             && let Some(network) = &self.network
             && let Err(error) = self.networks.keep(network, learned)
@@ -100,6 +97,9 @@ impl Keeping {
             log::warning(format_args!(
                 "what was learned of the line cannot be kept in the state folder: {error}"
             ));
+        }
+        if let Some(notice) = self.keepalive.take_notice() {
+            tell(notice);
         }
     }
 
