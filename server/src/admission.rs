@@ -28,7 +28,7 @@ struct Waiting<H> {
 }
 
 /// Who is counted as one: an IPv4 address, or an IPv6 network of 64 bits, which one subscriber holds whole.
-type Source = u128;
+pub(crate) type Source = u128;
 
 /// Why a connection is sent away before it has said who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,8 @@ impl<H> Admission<H> {
     }
 }
 
-fn source(address: IpAddr) -> Source {
+/// Whom an address is counted as.
+pub(crate) fn source(address: IpAddr) -> Source {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.to_bits().into(),
         // Above every IPv4 address: the upper half of an IPv6 address that is in use is never zero.

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use moorline_config::{HumanDuration, Mistakes};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -28,6 +28,7 @@ use crate::ports::Ports;
 use crate::refusals::Refusals;
 use crate::seats::Seats;
 use crate::tls::TlsSource;
+use crate::turns::Turns;
 use fleet::Fleet;
 use systemd::Manager;
 
@@ -102,13 +103,14 @@ impl App {
         // Before the store, which a second server by mistake must not touch.
         let Ports { devices, operators } = Ports::open(&config)?;
         let fleet = Fleet::open(&config, &metrics)?;
+        let handshakes = Arc::new(Capacity::new(config.handshakes.min(cores())));
         let link = Arc::new(Link {
             tls,
             policy: ArcSwap::from_pointee(config.policy.clone()),
             registry: Arc::clone(&fleet.registry),
             metrics: Arc::clone(&metrics),
-            capacity: Capacity::new(config.handshakes.min(cores())),
-            crypto: Semaphore::new(config.handshakes),
+            turns: Turns::new(config.handshakes, Arc::clone(&handshakes)),
+            capacity: handshakes,
             seats: Seats::new(capacity, metrics),
             refusals: Refusals::default(),
         });

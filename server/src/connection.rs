@@ -23,7 +23,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
@@ -36,6 +35,7 @@ use crate::registry::Registry;
 use crate::seats::{Seat, Seats};
 use crate::session::{Cause, Policy};
 use crate::tls::{Progress, Tls, TlsSource};
+use crate::turns::Turns;
 use conversation::Conversation;
 use handshake::{Failure, Shaken};
 use scratch::Scratch;
@@ -58,9 +58,9 @@ pub struct Link {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What handshakes cost, and how fast a fleet may return.
-    pub capacity: Capacity,
-    /// Handshake steps that run at once.
-    pub crypto: Semaphore,
+    pub capacity: Arc<Capacity>,
+    /// Whose handshake is worked on.
+    pub turns: Arc<Turns>,
     /// Who holds a descriptor.
     pub seats: Arc<Seats>,
     /// Who was refused, said without flooding the log.
@@ -86,7 +86,7 @@ pub(crate) async fn serve(
     let shaken = tokio::select! {
         biased;
         order = exit.ordered() => return debug!(%address, "sent away during the handshake: {}", order.cause),
-        shaken = handshake::shake(&socket, &link) => shaken,
+        shaken = handshake::shake(&socket, address, &link) => shaken,
     };
     let seconds = clock::now().instant.saturating_duration_since(began.instant).as_secs_f64();
     match shaken {

@@ -23,3 +23,4 @@ pub mod seats;
 pub mod session;
 pub mod store;
 pub mod tls;
+pub mod turns;

@@ -11,7 +11,8 @@ use moorline_testbed::certs::Pki;
 use moorline_testbed::client::{Client, Settings};
 use moorline_testbed::failure::Failure;
 use moorline_testbed::process::PATIENCE;
-use moorline_testbed::rig::{IMEI, Rig, Server};
+use moorline_testbed::rig::{IMEI, Rig, SERVER_NAME, Server};
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 fn imei() -> Result<Imei, Failure> {
@@ -197,5 +198,47 @@ fn welcome_and_goodbye_spread_what_handshakes_are_measured_to_take() -> Result<(
     let rate: u32 = line.split_whitespace().rev().nth(5).unwrap_or_default().parse()?;
     // An unmeasured machine is taken to be good for 70 on each core.
     assert!(rate > 400, "{line}");
+    Ok(())
+}
+
+/// A socket that comes from another source than the others of this test.
+#[expect(clippy::disallowed_methods, reason = "std cannot bind a socket before it connects")]
+fn connect_from_elsewhere(server: SocketAddr) -> Result<TcpStream, Failure> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 2], 0)))?;
+    rustix::net::connect(&socket, &server)?;
+    Ok(TcpStream::from(socket))
+}
+
+/// The server stands still while a thousand handshakes from one source come in, and one from another behind them; then it
+/// goes on. First come, first served would have the one wait for all.
+#[test]
+fn flood_from_one_source_does_not_keep_another_waiting() -> Result<(), Failure> {
+    const FLOOD: usize = 1000;
+    let rig = Rig::new()?;
+    let server = rig.server()?.start()?;
+    let settings = settings(rig.pki())?;
+    let config = std::sync::Arc::new(settings.clone().into_config());
+    let mut hello = Vec::new();
+    rustls::ClientConnection::new(config, SERVER_NAME.try_into()?)?.write_tls(&mut hello)?;
+
+    server.signal(rustix::process::Signal::STOP)?;
+    let mut flood = Vec::new();
+    for _ in 0..FLOOD {
+        let mut socket = connect_from_elsewhere(server.devices())?;
+        socket.write_all(&hello)?;
+        socket.set_nonblocking(true)?;
+        flood.push(socket);
+    }
+    let going_on = std::thread::scope(|scope| {
+        let honest = scope.spawn(|| welcome(&server, &settings));
+        server.signal(rustix::process::Signal::CONT)?;
+        honest.join().map_err(|_| Failure::new("the honest device panicked"))?
+    });
+    let mut honest = going_on?;
+    let answered = flood.iter().filter(|socket| socket.peek(&mut [0]).is_ok_and(|len| len > 0)).count();
+    assert!(answered < FLOOD / 2, "{answered} of {FLOOD} were served before the one");
+    honest.send(&DeviceMessage::Heartbeat)?;
+    assert_eq!(honest.hear()?, Some(ServerMessage::HeartbeatAck));
     Ok(())
 }

@@ -152,6 +152,7 @@ impl Conversation {
         match self.link.registry.register(registration, peer, Arc::clone(&self.exit), former, now) {
             Ok(presence) => {
                 self.seat.register();
+                self.link.turns.welcome(self.address.ip());
                 self.session.accept(presence.session_id, self.link.window());
                 if first {
                     let (address, session, dialect) = (self.address, presence.session_id, self.dialect);

@@ -4,6 +4,7 @@
 //! there, never while a peer is waited for. So a thousand connections that stall hold sockets, and nothing else.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -16,6 +17,7 @@ use crate::clock;
 use crate::identity::NoImei;
 use crate::session::{Binding, Cause, Dialect, MAX_TRANSMIT, Rejection, Session};
 use crate::tls::{self, Device, Progress, Refusal, Tls};
+use crate::turns::{Overload, Turn};
 
 /// From accept to a complete ClientHello.
 const CLIENT_HELLO: Duration = Duration::from_secs(10);
@@ -49,13 +51,14 @@ pub(super) enum Failure {
     Gone { quiet: bool },
 }
 
-pub(super) async fn shake(socket: &TcpStream, link: &Link) -> Result<Shaken, Failure> {
+pub(super) async fn shake(socket: &TcpStream, address: SocketAddr, link: &Link) -> Result<Shaken, Failure> {
     let hello = timeout_at(after(CLIENT_HELLO), read_client_hello(socket, link)).await;
     let mut incoming = hello.unwrap_or_else(|_| Err(slow("no complete ClientHello came within 10 s")))?;
+    let turn = begin(socket, address, link, &mut incoming).await?;
     let tls = link.tls.accept().map_err(|fault| refused("internal", fault.to_string()))?;
     let mut tls = Box::new(tls);
     let mut plaintext = Vec::new();
-    let (progress, cost) = finish(socket, link, &mut tls, &mut incoming, &mut plaintext).await?;
+    let (progress, cost) = finish(socket, link, turn, &mut tls, &mut incoming, &mut plaintext).await?;
     let closed = progress == Progress::PeerClosed;
     let judged = link.tls.judge(&mut tls, clock::now()).map_err(|refusal| (refusal, Rejection::Certificate));
     match judged.and_then(|device| named_well(device, link)) {
@@ -87,21 +90,43 @@ async fn read_client_hello(socket: &TcpStream, link: &Link) -> Result<Vec<u8>, F
     }
 }
 
+/// Waits for the turn to begin; nothing has cost more than a few reads so far.
+async fn begin(
+    socket: &TcpStream,
+    address: SocketAddr,
+    link: &Link,
+    incoming: &mut Vec<u8>,
+) -> Result<Turn, Failure> {
+    let turn = link.turns.begin(address.ip()).await.map_err(|Overload| {
+        refused("overload", "more devices come than this machine can serve in time; it comes again by itself")
+    })?;
+    // Work for one that gave up while it waited would be taken from one that did not.
+    match read_what_is_there(socket, link, incoming) {
+        Ok(0) => Err(Failure::Gone { quiet: false }),
+        Err(fault) if fault.kind() != io::ErrorKind::WouldBlock => Err(Failure::Gone { quiet: false }),
+        Ok(_) | Err(_) => Ok(turn),
+    }
+}
+
 /// Goes on from the ClientHello to the end of the handshake, and says what that cost; what came behind it is added to
 /// `plaintext`.
 async fn finish(
     socket: &TcpStream,
     link: &Link,
+    first: Turn,
     tls: &mut Tls,
     incoming: &mut Vec<u8>,
     plaintext: &mut Vec<u8>,
 ) -> Result<(Progress, Duration), Failure> {
     let (mut until, mut cost) = (after(HANDSHAKE), Duration::ZERO);
+    let mut turn = Some(first);
     loop {
         let asked = clock::now().instant;
         let (outgoing, progress) = {
-            // Nothing closes the semaphore.
-            let _permit = link.crypto.acquire().await;
+            let _turn = match turn.take() {
+                Some(first) => first,
+                None => link.turns.go_on().await,
+            };
             until += clock::now().instant.saturating_duration_since(asked);
             let before = clock::processor();
             let step = step(tls, incoming, plaintext);
@@ -166,21 +191,22 @@ async fn read_more(socket: &TcpStream, link: &Link, incoming: &mut Vec<u8>) -> R
         if socket.readable().await.is_err() {
             return Err(gone);
         }
-        let read = scratch::with(|scratch| {
-            let len = socket.try_read(&mut scratch.read)?;
-            incoming.extend_from_slice(scratch.read.get(..len).unwrap_or_default());
-            io::Result::Ok(len)
-        });
-        match read {
+        match read_what_is_there(socket, link, incoming) {
             Ok(0) => return Err(gone),
-            Ok(len) => {
-                link.metrics.bytes_received(len);
-                return Ok(());
-            }
+            Ok(_) => return Ok(()),
             Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return Err(gone),
         }
     }
+}
+
+fn read_what_is_there(socket: &TcpStream, link: &Link, incoming: &mut Vec<u8>) -> io::Result<usize> {
+    scratch::with(|scratch| {
+        let len = socket.try_read(&mut scratch.read)?;
+        incoming.extend_from_slice(scratch.read.get(..len).unwrap_or_default());
+        link.metrics.bytes_received(len);
+        Ok(len)
+    })
 }
 
 /// A certificate that is wrong about its IMEI is not the same as one that names none.
