@@ -257,3 +257,81 @@ fn why(learner: &Learner) -> &'static str {
         Phase::TooShort => "though the network forgets sooner",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use moorline_protocol::server_goodbye;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    const SETTINGS: Settings = Settings {
+        interval: Interval::Adaptive,
+        min: Duration::from_secs(300),
+        max: Duration::from_secs(1740),
+        timeout: Duration::from_secs(10),
+    };
+
+    fn registered(session_id: Option<u64>) -> Event {
+        Event::Registered { session_id, heartbeat: SETTINGS.max, spread: Duration::ZERO }
+    }
+
+    /// One that holds 9m 17s, in a session that has begun.
+    fn holding() -> (Keepalive, Instant) {
+        let now = crate::clock::now().instant;
+        let mut keepalive = Keepalive::new(SETTINGS, Learned { good: 580, dead: 684 });
+        let pace = keepalive.handle_event(&registered(Some(1)), now);
+        assert_eq!(pace, Some(Pace::Probed(Duration::from_secs(557))));
+        (keepalive, now)
+    }
+
+    /// Whether two sessions that end like this after an Echo that did not come make it give up what it holds.
+    fn accuses(end: impl Fn(&mut Keepalive, Instant)) -> bool {
+        let (mut keepalive, now) = holding();
+        for _ in 0..2 {
+            keepalive.handle_event(&Event::Echo(Echo::Missing), now);
+            end(&mut keepalive, now);
+            keepalive.handle_event(&registered(Some(2)), now);
+        }
+        keepalive.pace != Some(Pace::Probed(Duration::from_secs(557)))
+    }
+
+    #[test]
+    fn classic_sessions_keep_their_minute() {
+        let mut keepalive = Keepalive::new(SETTINGS, Learned::default());
+        assert_eq!(keepalive.terms(Dialect::Classic).interval, MINUTE);
+        assert_eq!(keepalive.terms(Dialect::Native).interval, SETTINGS.max);
+        assert_eq!(keepalive.handle_event(&registered(None), crate::clock::now().instant), None);
+    }
+
+    #[test]
+    fn link_that_died_without_a_word_and_is_back_at_once_accuses_the_nat() {
+        let silent = |acknowledged| Event::Ended(End::Silent { waited: MINUTE, acknowledged });
+        assert!(accuses(|keepalive, now| assert_eq!(keepalive.handle_event(&silent(false), now), None)));
+        // Reset or cut: the session itself tells nothing.
+        assert!(accuses(|_, _| {}));
+        // The server's host took the question in: it is stuck, and the way works.
+        assert!(!accuses(|keepalive, now| assert_eq!(keepalive.handle_event(&silent(true), now), None)));
+    }
+
+    #[test]
+    fn whatever_else_ends_a_session_accuses_nobody() {
+        let goodbye =
+            || Event::Ended(End::Goodbye { reason: server_goodbye::STOPPING, retry_after: Duration::ZERO });
+        assert!(!accuses(|keepalive, now| assert_eq!(keepalive.handle_event(&goodbye(), now), None)));
+        assert!(!accuses(|keepalive, _| keepalive.drop_suspicion()));
+    }
+
+    #[test]
+    fn status_says_the_silence_and_why() {
+        let (mut keepalive, now) = holding();
+        assert_eq!(keepalive.to_string(), "silent for up to 9m 17s, learned");
+        keepalive.set_profile(Profile::Sparse);
+        keepalive.handle_event(&registered(Some(2)), now);
+        assert_eq!(keepalive.to_string(), "silent for up to 58m, without keepalives, as this radio wants it");
+        keepalive.configure(Settings { interval: Interval::Fixed(MINUTE), ..SETTINGS });
+        keepalive.handle_event(&registered(Some(3)), now);
+        assert_eq!(keepalive.to_string(), "silent for up to 29m, fixed");
+    }
+}

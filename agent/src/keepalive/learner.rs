@@ -2,10 +2,10 @@
 //! next silence comes out. It knows no session, no wire and no file.
 //!
 //! ```text
-//!   Checking ──► Climbing ──► Holding ◄──► Reaching
-//!      │            ▲  ▲          │
-//!      ▼            │  └──────────┘ the silence held proved too long
-//!   Unasked ────────┘
+//!   Checking ──► Climbing ──► Holding ◄──► Reaching       TooShort: even the shortest silence allowed
+//!      │            ▲  ▲          │                       is too long; left by the first Echo that comes
+//!      ▼            │  └──────────┘ what was held died
+//!   Unasked ────────┘ by the first Echo that comes
 //! ```
 //!
 //! A silence is good when the server's Echo came at its end before anything else was sent, and dead when that failed twice
@@ -67,8 +67,11 @@ pub(super) struct Learner {
     phase: Phase,
     /// In force, seconds.
     silence: u32,
+    /// Echoes in a row that did not come through.
     failures: u8,
+    /// Silences in a row after which the server had not asked.
     unasked: u8,
+    /// When to try a longer silence than the one held, and how long to rest after it came to nothing.
     reach_at: Instant,
     rest: Duration,
 }
