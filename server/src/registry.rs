@@ -8,7 +8,7 @@
 //! the lock is never held across an await. Heartbeats do not take it: see [`Presence::heard`].
 //!
 //! Memory: a known device costs about 300 bytes (its [`Device`] and its share of the map), one that is online 56 more (its
-//! [`Presence`], shared with its connection).
+//! [`Presence`], shared with its connection), one that reported how it is 64 more.
 
 mod listing;
 mod shared_text;
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use moorline_protocol::Imei;
+use moorline_protocol::{Imei, Status};
 
 use crate::clock::Now;
 use crate::config::Register;
@@ -30,7 +30,7 @@ use crate::identity::Certificate;
 use crate::metrics::Metrics;
 use crate::session::{Cause, Dialect, Registration, Rejection};
 use crate::store::{Credential, Device, Ended, Event, Fleet, Kind, LastSession, Queue};
-pub use listing::{Filter, Page, Shown};
+pub use listing::{Filter, Page, Report, Shown};
 use shared_text::SharedTexts;
 
 /// What offline events say of sessions that a server did not live to see the end of.
@@ -67,6 +67,8 @@ struct State {
 struct Entry {
     device: Device,
     online: Option<Online>,
+    /// What it last told of itself.
+    report: Option<Box<Report>>,
 }
 
 struct Online {
@@ -161,7 +163,7 @@ impl Registry {
             if device.session.ended.is_none() {
                 end_ghost(&mut device, &mut state.texts, &queue, now);
             }
-            state.devices.insert(device.imei, Entry { device, online: None });
+            state.devices.insert(device.imei, Entry { device, online: None, report: None });
         }
         state.reserve_ids(&queue);
         Self { state: Mutex::new(state), queue, metrics }
@@ -214,6 +216,14 @@ impl Registry {
         self.take_off(&mut self.lock(), presence, ending, now);
     }
 
+    /// A device tells how it and its line are. Kept in memory alone: it tells anew once a day.
+    pub fn report(&self, presence: &Presence, status: Status, now: Now) {
+        let mut state = self.lock();
+        if let Some(entry) = state.devices.get_mut(&presence.imei) {
+            entry.report = Some(Box::new(Report { status, at_ms: now.utc_ms }));
+        }
+    }
+
     /// Notes that somebody was not taken in.
     pub fn refused(&self, refused: Refused<'_>, now: Now) {
         let mismatch = refused.reason == "identity_mismatch";
@@ -252,7 +262,7 @@ impl Registry {
     pub fn save_last_seen(&self, now: Now) {
         self.in_chunks(None, |state, imeis| {
             for imei in imeis {
-                let Some(Entry { device, online: Some(online) }) = state.devices.get_mut(imei) else {
+                let Some(Entry { device, online: Some(online), .. }) = state.devices.get_mut(imei) else {
                     continue;
                 };
                 let last_seen_ms = online.presence.last_seen_ms().min(now.utc_ms);
@@ -343,11 +353,11 @@ impl Registry {
         state.reserve_ids(&self.queue);
         let presence = Arc::new(Presence { session_id: id, imei, last_seen_ms: AtomicI64::new(now.utc_ms) });
         let online = Some(Online { presence: Arc::clone(&presence), exit });
-        let former = state.devices.remove(&imei).map(|entry| entry.device);
+        let (former, report) = state.devices.remove(&imei).map(|entry| (entry.device, entry.report)).unzip();
         let device = device_of(registration, peer, id, former.as_ref(), &mut state.texts, now);
         self.queue.put_event(event_of(&device, Kind::Online, None, now));
         self.queue.put_device(device.clone());
-        state.devices.insert(imei, Entry { device, online });
+        state.devices.insert(imei, Entry { device, online, report: report.flatten() });
         state.online += 1;
         state.most_online = state.most_online.max(state.online);
         self.metrics.session_began(dialect);

@@ -8,6 +8,8 @@ use std::fmt;
 use heapless::String;
 use moorline_protocol::Status;
 
+use super::answer::Exchange;
+
 /// What a modem told of its network; what it did not is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
@@ -181,6 +183,25 @@ impl fmt::Display for Condition {
             None => Ok(()),
         }
     }
+}
+
+/// Judges all that came back for one of the commands that ask for a condition.
+#[must_use]
+pub fn judge(command: &str, response: &[u8]) -> Condition {
+    let mut exchange = Exchange::new(command);
+    exchange.handle_bytes(response);
+    let (mut condition, value) = (Condition::default(), exchange.value().unwrap_or_default());
+    match command {
+        "AT+CSQ" => condition.signal_dbm = signal_dbm(value),
+        "AT+CREG?" | "AT+CGREG?" | "AT+CEREG?" => condition.add_registration(value, ""),
+        "AT+COPS?" => {
+            let selection = selection(value);
+            condition.operator = selection.and_then(|selection| mcc_mnc(selection.operator));
+            condition.access = selection.and_then(|selection| Access::new(selection.act?, ""));
+        }
+        _ => {}
+    }
+    condition
 }
 
 /// What follows `+CSQ:` as dBm; 99 is "not known", and so is whatever is beyond TS 27.007's scale.

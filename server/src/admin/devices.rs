@@ -10,7 +10,7 @@ use super::Operators;
 use super::problem::Problem;
 use super::query::Parameters;
 use super::time::Time;
-use crate::registry::{Filter, Page, Shown};
+use crate::registry::{Filter, Page, Report, Shown};
 use crate::session::Dialect;
 
 const MAX_LIMIT: usize = 1000;
@@ -43,6 +43,23 @@ pub(super) struct DeviceView {
     certificate: Option<CertificateView>,
     disconnected_at: Option<Time>,
     disconnect_cause: Option<String>,
+    status: Option<StatusView>,
+}
+
+/// How a device and its line were when it last told, to this server's process.
+#[derive(Serialize)]
+struct StatusView {
+    at: Time,
+    signal_dbm: Option<i16>,
+    /// `<stat>` of +CREG.
+    registration: Option<u8>,
+    operator: Option<String>,
+    uptime_s: Option<u32>,
+    memory_kb: Option<u32>,
+    /// One-minute load average.
+    load: Option<f32>,
+    /// Degrees Celsius.
+    temperature: Option<f32>,
 }
 
 #[derive(Serialize)]
@@ -83,7 +100,7 @@ pub(super) async fn one(
 }
 
 impl From<Shown> for DeviceView {
-    fn from(Shown { device, online }: Shown) -> Self {
+    fn from(Shown { device, online, report }: Shown) -> Self {
         let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let session = &device.session;
         let ended = session.ended.as_ref();
@@ -108,6 +125,22 @@ impl From<Shown> for DeviceView {
             }),
             disconnected_at: ended.map(|ended| Time(ended.at_ms)),
             disconnect_cause: ended.map(|ended| ended.cause.to_string()),
+            status: report.map(StatusView::from),
+        }
+    }
+}
+
+impl From<Report> for StatusView {
+    fn from(Report { status, at_ms }: Report) -> Self {
+        Self {
+            at: Time(at_ms),
+            signal_dbm: status.signal_dbm,
+            registration: status.registration,
+            operator: status.operator.map(|operator| operator.to_string()),
+            uptime_s: status.uptime_s,
+            memory_kb: status.memory_kb,
+            load: status.load.map(|hundredths| f32::from(hundredths) / 100.0),
+            temperature: status.temperature.map(|tenths| f32::from(tenths) / 10.0),
         }
     }
 }

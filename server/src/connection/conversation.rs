@@ -132,7 +132,12 @@ impl Conversation {
                 self.on_served();
             }
             Event::Skipped { .. } => metrics.skipped(),
-            Event::Status(_) | Event::EchoAck { .. } => {}
+            Event::Status(status) => {
+                if let Some(presence) = &self.presence {
+                    self.link.registry.report(presence, *status, now);
+                }
+            }
+            Event::EchoAck { .. } => {}
             Event::Ended(cause) => {
                 self.ended.get_or_insert(cause);
             }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use moorline_protocol::Imei;
+use moorline_protocol::{Imei, Status};
 
 use super::{Entry, Registry};
 use crate::session::Dialect;
@@ -37,6 +37,17 @@ pub struct Shown {
     pub device: Device,
     /// Whether it is online.
     pub online: bool,
+    /// What it last told of itself to this server's process.
+    pub report: Option<Report>,
+}
+
+/// How a device and its line were.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// As the device told it.
+    pub status: Status,
+    /// When, UTC milliseconds since 1970.
+    pub at_ms: i64,
 }
 
 impl Registry {
@@ -87,7 +98,7 @@ impl Entry {
         if let Some(online) = &self.online {
             device.last_seen_ms = online.presence.last_seen_ms();
         }
-        Shown { device, online: self.online.is_some() }
+        Shown { device, online: self.online.is_some(), report: self.report.as_deref().cloned() }
     }
 }
 

@@ -49,6 +49,24 @@ fn peer(n: usize, port: u16) -> Peer {
     }
 }
 
+fn report(signal_dbm: i16) -> Status {
+    Status { signal_dbm: Some(signal_dbm), ..Status::default() }
+}
+
+#[test]
+fn last_report_is_shown_also_after_the_session() {
+    let rig = Rig::new();
+    let (presence, _) = rig.come(1, 4000, 1);
+    let shown = || rig.registry.get(imei(1)).unwrap().report.map(|report| (report.status, report.at_ms));
+    assert_eq!(shown(), None);
+    rig.registry.report(&presence, report(-80), at(2));
+    rig.registry.report(&presence, report(-70), at(3));
+    assert_eq!(shown(), Some((report(-70), at(3).utc_ms)));
+    rig.registry.leave(&presence, Cause::Idle, at(4));
+    rig.come(1, 4001, 5);
+    assert_eq!(shown(), Some((report(-70), at(3).utc_ms)));
+}
+
 struct Rig {
     registry: Registry,
     queue: Arc<Queue>,
