@@ -230,7 +230,8 @@ impl Budget {
     }
 
     /// What happened since the last call.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
+        self.pass(now);
         if let Some(traffic) = self.ended.take() {
             return Some(Event::MonthEnded(traffic));
         }
@@ -252,10 +253,15 @@ impl Budget {
         Some(snapshot)
     }
 
-    /// When to call [`Self::poll_snapshot`], at the latest.
+    /// When to call [`Self::poll_snapshot`] and [`Self::poll_event`], at the latest: the end of a period is waited for when
+    /// something changes with it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.writes.poll_timeout()
+        let seen = self.seen?;
+        let bound =
+            [&self.hour, &self.day, &self.month].into_iter().filter(|period| period.level() > Level::Free);
+        let end = bound.map(|period| seen + period.left());
+        self.writes.poll_timeout().into_iter().chain(end).min()
     }
 
     /// Exactly what was used, to be kept at the end.

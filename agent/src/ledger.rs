@@ -15,7 +15,6 @@ use crate::budget::{self, Bound, Budget, Event, Level, Limits, Purpose, Size, Sn
 use crate::clock::{self, Now};
 use crate::file;
 use crate::log;
-use crate::session::Terms;
 use crate::state_dir;
 
 /// See the module.
@@ -90,14 +89,16 @@ impl Ledger {
         }
     }
 
-    /// What to ask of a session: near the month's bound the longest silence that carriers let a TCP connection have.
+    /// What was used of the month's bytes, for people.
     #[must_use]
-    pub fn terms(&self, terms: Terms) -> Terms {
-        if self.budget.is_thrifty() {
-            Terms { interval: terms.interval.max(THRIFTY), ..terms }
-        } else {
-            terms
-        }
+    pub fn month(&self) -> impl fmt::Display {
+        Usage(&self.budget, Bound::Month)
+    }
+
+    /// Whether the month's bytes are near their bound.
+    #[must_use]
+    pub fn is_thrifty(&self) -> bool {
+        self.budget.is_thrifty()
     }
 
     /// Whether even a session that stands has to end.
@@ -121,7 +122,7 @@ impl Ledger {
             self.budget.count_bytes(&traffic, now.instant);
             news = self.shown.is_none_or(|at| now.instant >= at);
         }
-        while let Some(event) = self.budget.poll_event() {
+        while let Some(event) = self.budget.poll_event(now.instant) {
             self.tell(&event);
             news = true;
         }
@@ -228,9 +229,6 @@ impl fmt::Display for What {
         })
     }
 }
-
-/// GSMA TS.34 4.0_REQ_007's default for TCP.
-const THRIFTY: Duration = Duration::from_secs(29 * 60);
 
 /// Counters move all the time; the status shows them this often at most.
 const SHOW_EVERY: Duration = Duration::from_secs(60);

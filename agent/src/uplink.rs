@@ -61,6 +61,8 @@ pub struct Uplink {
     timekeeper: Timekeeper,
     backoff: Backoff,
     ledger: Ledger,
+    /// The session that stands, or stood last, was begun to save bytes.
+    thrifty: bool,
     resolver: Resolver,
     round: Round,
     greeting: Option<Greeting>,
@@ -85,6 +87,7 @@ impl Uplink {
         Self {
             backoff: Backoff::new(config.reconnect, seed),
             ledger: Ledger::open(config.budget, &config.state_dir),
+            thrifty: false,
             timekeeper: Timekeeper::new(&config, time),
             round: Round::new(0, config.server.protocol),
             resolver: Resolver::default(),
@@ -274,7 +277,7 @@ impl Uplink {
                     if let Err(wait) = self.ledger.attempt(now) {
                         return self.wait(wait, now);
                     }
-                    match tcp::begin(target.address) {
+                    match tcp::begin(target.address, self.config.heartbeat.timeout * 2) {
                         Ok(socket) => {
                             let deadline = now.instant + CONNECT_TIMEOUT;
                             let state = State::Connecting { target, socket, deadline };
@@ -448,6 +451,7 @@ impl fmt::Display for Uplink {
         self.state.fmt(f)?;
         if let (State::Online { .. }, Some(round_trip)) = (&self.state, self.round_trip) {
             write!(f, ", round trip {}, {}", HumanDuration(round_trip), self.keeping)?;
+            write!(f, ", {}", self.ledger.month())?;
         }
         if let Some((at, text)) = &self.last_fault {
             write!(f, "; last fault at {}: {text}", Utc(*at))?;

@@ -95,6 +95,23 @@ fn spent_month_keeps_the_session_or_ends_it() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Ten seconds before its month is over, a device whose heartbeats are fixed has used most of its bytes.
+#[test]
+fn month_near_its_bound_has_rare_heartbeats_until_it_is_over() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let server = rig.server()?.start()?;
+    let mut agent = rig.agent(server.devices(), IMEI)?.start()?;
+    agent.wait_for("heartbeat 1 s")?;
+    agent.stop()?;
+    spend(&agent, 9_000_000)?;
+    agent.start_again()?;
+    agent.wait_for("budget: 9 MB of 10 MB in these 30 days")?;
+    agent.wait_for("heartbeat 29m")?;
+    agent.wait_for("budget: 30 days are over: ")?;
+    agent.wait_for("heartbeat 1 s")?;
+    agent.stop()
+}
+
 #[test]
 fn budget_that_is_garbage_is_begun_anew() -> Result<(), Failure> {
     let rig = Rig::new()?;
@@ -112,13 +129,15 @@ fn attempts(agent: &Agent) -> usize {
     agent.lines().iter().filter(|line| line.contains("-> connecting to ")).count()
 }
 
-/// Has the month's bytes be so many when the agent, which was stopped, starts again.
+/// Has the month's bytes be so many, and the month end in ten seconds, when the agent, which was stopped, starts again.
 fn spend(agent: &Agent, bytes: u64) -> Result<(), Failure> {
-    // Boot and time; version; hour and day with their told levels; then the month's seconds.
-    const USED: usize = 2 + 1 + 3 + 3 + 1;
+    // Boot and time; version; hour and day, each with what was told of it; then the month's seconds and bytes.
+    const MONTH: usize = 2 + 1 + 3 + 3;
+    const SECONDS: u64 = 30 * 24 * 3600;
     let file = agent.folder().join("state/budget");
     let kept = fs::read_to_string(&file)?;
     let mut words: Vec<_> = kept.split_whitespace().map(str::to_owned).collect();
-    words[USED] = bytes.to_string();
+    words[MONTH] = (SECONDS - 10).to_string();
+    words[MONTH + 1] = bytes.to_string();
     Ok(fs::write(file, words.join(" "))?)
 }

@@ -80,7 +80,7 @@ impl Way<'_> {
     }
 
     fn begin(&self) -> Result<TcpStream, Failure> {
-        let begin = || Ok(tcp::begin(self.address())?);
+        let begin = || Ok(tcp::begin(self.address(), PATIENCE)?);
         match self {
             Self::Relay(_) => begin(),
             Self::Field(field, _) => field.device.within(begin),

@@ -81,7 +81,7 @@ impl Life {
     }
 
     fn events(&mut self) -> Vec<Event> {
-        std::iter::from_fn(|| self.budget.poll_event()).collect()
+        std::iter::from_fn(|| self.budget.poll_event(self.now)).collect()
     }
 }
 

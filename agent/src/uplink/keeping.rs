@@ -35,7 +35,8 @@ impl Uplink {
             return self.on_tried(target, &fault, now);
         }
         let name = self.config.server.addresses[target.server].name.to_str();
-        let terms = self.ledger.terms(self.keeping.begin(&name, &link));
+        let terms = self.keeping.begin(&name, &link);
+        let terms = self.thrifty(terms, link.dialect());
         link.begin_session(greeting, terms, now);
         let (version, dialect) = (link.tls_version(), link.dialect());
         self.set_state(State::Registering { target, link }, format_args!(": {version}, {dialect}"));

@@ -1,13 +1,17 @@
 //! Where the road to the server asks the budget: before a round, before each attempt, and after all that has passed.
 
+use std::time::Duration;
+
 use moorline_config::HumanDuration;
 use moorline_protocol::device_goodbye;
 
 use super::{State, Uplink};
 use crate::budget::Wait;
 use crate::clock::Now;
+use crate::keepalive::Interval;
 use crate::ledger::Ledger;
 use crate::round::Round;
+use crate::session::{Dialect, Terms};
 
 impl Uplink {
     /// What was used of the budget.
@@ -21,12 +25,32 @@ impl Uplink {
         self.ledger.close(now);
     }
 
-    /// Books what has passed.
+    /// Books what has passed, and ends a session that the budget does not bear any more.
     pub(super) fn settle(&mut self, now: Now) {
         self.news |= self.ledger.turn(now);
-        if self.ledger.is_shut() && matches!(self.state, State::Online { .. }) {
+        let State::Online { link, .. } = &self.state else { return };
+        if self.ledger.is_shut() {
             self.leave(device_goodbye::OTHER, now);
+        } else if self.is_stretchable(link.dialect())
+            && self.ledger.is_thrifty() != self.thrifty
+            && self.ledger.may_attempt(now).is_ok()
+        {
+            // Only a greeting finds out how long a silence the server grants.
+            self.leave(device_goodbye::RELOADING, now);
         }
+    }
+
+    /// What to ask of a session that begins: near the month's bound, the longest silence.
+    pub(super) fn thrifty(&mut self, terms: Terms, dialect: Dialect) -> Terms {
+        self.thrifty = self.ledger.is_thrifty();
+        let stretched = self.thrifty && self.is_stretchable(dialect);
+        Terms { interval: if stretched { LONGEST } else { terms.interval }, ..terms }
+    }
+
+    /// A silence that is learned is as long as can be already, and a classic server bears no other than it is used to.
+    fn is_stretchable(&self, dialect: Dialect) -> bool {
+        let fixed = matches!(self.config.heartbeat.interval, Interval::Fixed(interval) if interval < LONGEST);
+        fixed && dialect == Dialect::Native
     }
 
     /// A new round over all addresses, if the budget allows one now.
@@ -48,3 +72,6 @@ impl Uplink {
         self.set_state(State::offline(now, delay), format_args!(": next try in {shown}, for {bound}"));
     }
 }
+
+/// GSMA TS.34 4.0_REQ_007's default for TCP.
+const LONGEST: Duration = Duration::from_secs(29 * 60);
