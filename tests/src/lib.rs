@@ -30,3 +30,4 @@ pub mod service_manager;
 pub mod settings;
 pub mod stage;
 pub mod stream;
+pub mod weather;

@@ -1,10 +1,11 @@
-//! A device's life on a modelled network, in virtual time: the agent's own session, keepalive and backoff against the
-//! server's own session, over one connection after another. A month takes some milliseconds.
+//! A device's life on a modelled network, in virtual time: the agent's own session, keepalive, budget and backoff against
+//! the server's own session, over one connection after another. A month takes some milliseconds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moorline_agent::backoff::{Backoff, Cause, Limits};
+use moorline_agent::budget::{self, Budget, Bytes, Purpose, Snapshot, Spent};
 use moorline_agent::clock::Now as DeviceNow;
 use moorline_agent::keepalive::{Keepalive, Learned, Notice, Settings};
 use moorline_agent::session::{self as agent, End, Greeting, InFlight, Session as Device};
@@ -19,6 +20,9 @@ use crate::stream::{Direction, Stream};
 /// How long a connection that nobody answers is waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// What a frame takes with IP's and TCP's headers; an acknowledgement takes less.
+const PACKET: u64 = 76;
+
 /// What was seen.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
@@ -26,6 +30,8 @@ pub struct Tally {
     pub sessions: usize,
     /// Tries that came to none.
     pub failed_tries: usize,
+    /// When each try was made, after the start.
+    pub tries: Vec<Duration>,
     /// The server's questions that were answered.
     pub echoes: usize,
     /// The device's own heartbeats that arrived.
@@ -37,6 +43,14 @@ pub struct Tally {
     /// What was worth a write to flash.
     pub writes: Vec<Learned>,
 }
+
+/// The default `[budget]`.
+pub const BUDGET: budget::Limits = budget::Limits {
+    attempts_per_hour: Some(60),
+    attempts_per_day: Some(720),
+    bytes_per_month: Some(10_000_000),
+    spent: Spent::Trickle,
+};
 
 /// One connection with both sessions on it.
 struct Connection {
@@ -60,6 +74,13 @@ pub struct Life {
     pub server_asks: bool,
     /// What has been seen so far.
     pub tally: Tally,
+    /// How far the device's wall clock is ahead of the server's, milliseconds.
+    pub clock_ahead_ms: i64,
+    /// The agent's.
+    pub budget: Budget,
+    /// What Welcome says to spread a return over.
+    pub spread: Duration,
+    server_runs: bool,
     policy: Arc<Policy>,
     backoff: Backoff,
     connection: Option<Connection>,
@@ -86,6 +107,10 @@ impl Life {
             keepalive: Keepalive::new(settings, Learned::default()),
             server_asks: true,
             tally: Tally::default(),
+            clock_ahead_ms: 0,
+            budget: Budget::new(BUDGET, &Snapshot::default()),
+            spread: Duration::ZERO,
+            server_runs: true,
             policy: Arc::new(Setup::default().policy),
             backoff: Backoff::new(limits, seed),
             connection: None,
@@ -138,6 +163,26 @@ impl Life {
         Arc::make_mut(&mut self.policy).heartbeat_max = max;
     }
 
+    /// The server's process dies, and its sessions with it. Its host tells those devices that it reaches, and refuses who
+    /// comes; behind a black hole it does neither, as a dead host.
+    pub fn kill_server(&mut self) {
+        self.server_runs = false;
+        let Some(mut connection) = self.connection.take() else { return };
+        connection.server_gone = true;
+        if self.network.covered && !self.network.black_hole {
+            self.close(&connection);
+            let delay = self.backoff.server_lost(self.now - self.since, self.spread);
+            self.next_try = Some(self.now + delay);
+        } else {
+            self.connection = Some(connection);
+        }
+    }
+
+    /// It runs again.
+    pub const fn start_server(&mut self) {
+        self.server_runs = true;
+    }
+
     fn next_wake(&self) -> Option<Instant> {
         let connection = self.connection.iter().flat_map(|connection| {
             let server = connection.server.poll_timeout().filter(|_| !connection.server_gone);
@@ -154,16 +199,37 @@ impl Life {
         if self.serve(&mut connection) {
             self.connection = Some(connection);
         } else {
-            self.tally.packets += connection.up.sent + connection.down.sent;
+            self.close(&connection);
             let healthy = self.now - self.since;
             self.next_try = Some(self.now + self.backoff.next_delay(Cause::Network, healthy, None));
         }
     }
 
+    /// Books what a connection has taken.
+    fn close(&mut self, connection: &Connection) {
+        let packets = connection.up.sent + connection.down.sent;
+        self.tally.packets += packets;
+        self.count_bytes(Purpose::Heartbeat, packets * PACKET);
+    }
+
+    fn count_bytes(&mut self, purpose: Purpose, headers: u64) {
+        let tally = budget::Tally::default();
+        tally.add(purpose, Bytes { headers, ..Bytes::default() });
+        self.budget.count_bytes(&tally.take(), self.now);
+    }
+
     fn connect(&mut self) {
         self.next_try = None;
+        if let Err(wait) = self.budget.may_attempt(self.now) {
+            self.next_try = Some(wait.until);
+            return;
+        }
+        self.budget.count_attempt(self.now);
+        self.tally.tries.push(self.elapsed());
         match self.network.connect(self.now) {
+            Fate::Arrives(at) if !self.server_runs => self.retry(at - self.now),
             Fate::Arrives(_) => {
+                self.count_bytes(Purpose::Full, budget::RECONNECT);
                 let greeting = Greeting {
                     imei: Imei::try_from(IMEI).expect("the constant is an IMEI"),
                     app_id: [7; 16],
@@ -188,13 +254,16 @@ impl Life {
                 });
                 self.since = self.now;
             }
-            Fate::Lost | Fate::Reset(_) => {
-                self.tally.failed_tries += 1;
-                self.keepalive.drop_suspicion();
-                let delay = self.backoff.next_delay(Cause::Network, Duration::ZERO, None);
-                self.next_try = Some(self.now + CONNECT_TIMEOUT + delay);
-            }
+            Fate::Lost | Fate::Reset(_) => self.retry(CONNECT_TIMEOUT),
         }
+    }
+
+    /// The try came to nothing after that time.
+    fn retry(&mut self, after: Duration) {
+        self.tally.failed_tries += 1;
+        self.keepalive.drop_suspicion();
+        let delay = self.backoff.next_delay(Cause::Network, Duration::ZERO, None);
+        self.next_try = Some(self.now + after + delay);
     }
 
     /// Everything that is to happen at this instant; `false` once the device has no connection any more.
@@ -269,7 +338,7 @@ impl Life {
                 match event {
                     server::Event::Registering(_) => {
                         self.tally.sessions += 1;
-                        connection.server.accept(self.tally.sessions as u64, Duration::ZERO);
+                        connection.server.accept(self.tally.sessions as u64, self.spread);
                     }
                     server::Event::Heartbeat => self.tally.heartbeats += 1,
                     server::Event::EchoAck { .. } => self.tally.echoes += 1,
@@ -283,7 +352,7 @@ impl Life {
     }
 
     fn device_now(&self) -> DeviceNow {
-        DeviceNow { instant: self.now, utc_ms: self.utc_ms() }
+        DeviceNow { instant: self.now, utc_ms: self.utc_ms().saturating_add(self.clock_ahead_ms) }
     }
 
     fn server_now(&self) -> ServerNow {
