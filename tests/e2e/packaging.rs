@@ -1,13 +1,15 @@
 //! What packaging/ promises before anything is built: its targets are known wherever they are named.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use moorline_config::Document;
 use moorline_testbed::failure::Failure;
+use moorline_testbed::programs::distribution;
+use tempfile::TempDir;
 
 #[test]
 fn cross_knows_every_target_and_nothing_else() -> Result<(), Failure> {
@@ -33,8 +35,33 @@ fn every_target_is_explained() -> Result<(), Failure> {
 
 #[test]
 fn boards_get_a_smallest_agent_that_is_static() -> Result<(), Failure> {
-    let listed = said(&build(&["--list", "--flavour", "smallest"])?);
-    assert_eq!(listed, "armv7-unknown-linux-musleabihf smallest\naarch64-unknown-linux-musl smallest\n");
+    let expected = ["armv7-unknown-linux-musleabihf/smallest", "aarch64-unknown-linux-musl/smallest"];
+    assert_eq!(agents(&["--flavour", "smallest"])?, expected);
+    Ok(())
+}
+
+#[test]
+fn toolchain_is_asked_first_for_what_it_has() -> Result<(), Failure> {
+    let toolchain = TempDir::new()?;
+    let rustlib = toolchain.path().join("lib/rustlib");
+    let roads = || -> Result<Vec<String>, Failure> {
+        let listed = Command::new(source("packaging/build"))
+            .args(["--list", "armv7-unknown-linux-gnueabihf", "armv7-unknown-linux-musleabihf"])
+            .env("PATH", format!("{}:/usr/bin:/bin", source("tests/toolchain").display()))
+            .env("TOOLCHAIN", toolchain.path())
+            .output()?;
+        Ok(said(&listed).lines().filter_map(|line| line.rsplit(' ').next()).map(str::to_owned).collect())
+    };
+    // In the list's order: glibc; musl, standard and smallest.
+    assert_eq!(roads()?, ["distribution", "distribution", "distribution"]);
+    let target = rustlib.join("armv7-unknown-linux-gnueabihf/lib");
+    fs::create_dir_all(&target)?;
+    fs::write(target.join("libstd-0123456789abcdef.rlib"), "")?;
+    assert_eq!(roads()?, ["prebuilt", "distribution", "distribution"]);
+    let library = rustlib.join("src/rust/library");
+    fs::create_dir_all(&library)?;
+    fs::write(library.join("Cargo.lock"), "")?;
+    assert_eq!(roads()?, ["prebuilt", "source", "source"]);
     Ok(())
 }
 
@@ -48,29 +75,103 @@ fn unknown_target_is_refused_with_the_known_ones() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What SPECIFICATION.md promises of the agent's size on a board.
-const BUDGETS: [(&str, u64); 2] = [
-    ("armv7-unknown-linux-musleabihf/smallest/moorline-agent", 560 << 10),
-    ("armv7-unknown-linux-gnueabihf/standard/moorline-agent", 950 << 10),
-];
+#[test]
+fn every_agent_has_a_promised_size() -> Result<(), Failure> {
+    let promised: Vec<_> = promises()?.into_iter().map(|(agent, _)| agent).collect();
+    assert_eq!(promised, agents(&[])?);
+    Ok(())
+}
 
 #[test]
 #[ignore = "needs what packaging/build makes"]
-fn agents_for_boards_keep_their_budgets() -> Result<(), Failure> {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| source("target"), PathBuf::from);
-    for (program, budget) in BUDGETS {
-        let size = fs::metadata(target.join("dist").join(program))?.len();
-        assert!(size <= budget, "{program} has {size} bytes, which is more than {budget}");
+fn agents_keep_their_promised_sizes() -> Result<(), Failure> {
+    for (agent, promise) in promises()? {
+        let size = fs::metadata(distribution().join(&agent).join("moorline-agent"))?.len();
+        assert!(size <= promise, "{agent} has {size} bytes, which is more than {promise}");
     }
     Ok(())
 }
 
+#[test]
+#[ignore = "needs what packaging/build makes"]
+fn panic_of_a_standard_agent_says_where() -> Result<(), Failure> {
+    for agent in agents(&[])? {
+        let program = fs::read(distribution().join(&agent).join("moorline-agent"))?;
+        let holds = |text: &str| program.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+        // The words of the message, and the name of a file that it may name.
+        let says = holds("panicked at ") && holds("agent/src/uplink.rs");
+        assert_eq!(says, agent.ends_with("/standard"), "{agent}");
+    }
+    Ok(())
+}
+
+#[test]
+fn procd_starts_the_agent_once_it_is_configured() -> Result<(), Failure> {
+    let script = source("packaging/openwrt/moorline-agent/files/moorline-agent.init");
+    let folder = TempDir::new()?;
+    let place = folder.path().display();
+    let start = || -> Result<String, Failure> {
+        let service = Command::new("sh").args(["-euc", PROCD]).arg(&script).arg(folder.path()).output()?;
+        Ok(said(&service))
+    };
+    assert_eq!(start()?, "");
+    fs::write(folder.path().join("agent.toml"), "")?;
+    let told = start()?;
+    for parameter in [
+        format!("command /usr/bin/moorline-agent -c {place}/agent.toml"),
+        format!("env STATE_DIRECTORY={place}/state RUNTIME_DIRECTORY={place}/run"),
+        "respawn 3600 5 0".to_owned(),
+        "reload_signal HUP".to_owned(),
+    ] {
+        assert!(told.lines().any(|line| line == parameter), "{parameter}\nis not in\n{told}");
+    }
+    assert_eq!(fs::metadata(folder.path().join("state"))?.permissions().mode() & 0o777, 0o700);
+    Ok(())
+}
+
+/// procd, which says what it is told. Arguments: the script, and a folder in place of the router's own.
+const PROCD: &str = r#"
+    procd_open_instance() { :; }
+    procd_close_instance() { :; }
+    procd_set_param() { echo "$*"; }
+    . "$0"
+    CONFIG=$1/agent.toml STATE=$1/state RUNTIME=$1/run
+    start_service
+"#;
+
+/// The agents and their sizes in bytes that SPECIFICATION.md promises, in its order.
+fn promises() -> Result<Vec<(String, u64)>, Failure> {
+    let specification = fs::read_to_string(source("SPECIFICATION.md"))?;
+    specification
+        .lines()
+        .filter(|line| line.starts_with("| `") && line.contains("-linux-"))
+        .map(promise)
+        .collect()
+}
+
+/// One of them, from its row: `| agent | what it is | measured | at most a promise |`.
+fn promise(row: &str) -> Result<(String, u64), Failure> {
+    let parts: Vec<_> = row.split('|').map(str::trim).collect();
+    let [_, agent, _, _, promise, _] = parts.as_slice() else {
+        return Err(Failure::new(format!("{row}: a row has four parts")));
+    };
+    let bytes = promise.trim_start_matches("at most ").replace(',', "");
+    Ok((agent.trim_matches('`').to_owned(), bytes.parse()?))
+}
+
+/// The agents that the build lists, as TRIPLE/FLAVOUR.
+fn agents(options: &[&str]) -> Result<Vec<String>, Failure> {
+    let listed = said(&build(&[&["--list"], options].concat())?);
+    let words = listed.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    Ok(words.filter_map(|words| Some(words.get(..2)?.join("/"))).collect())
+}
+
 /// The targets that the build lists.
 fn targets() -> Result<BTreeSet<String>, Failure> {
-    let listed = said(&build(&["--list"])?);
+    let agents = agents(&[])?;
     let targets: BTreeSet<_> =
-        listed.lines().filter_map(|line| Some(line.split_once(' ')?.0.to_owned())).collect();
-    assert!(targets.len() >= 5, "{listed}");
+        agents.iter().filter_map(|agent| Some(agent.split_once('/')?.0.to_owned())).collect();
+    assert!(targets.len() >= 5, "{agents:?}");
     Ok(targets)
 }
 

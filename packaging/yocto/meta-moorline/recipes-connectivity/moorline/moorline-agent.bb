@@ -15,6 +15,11 @@ EXTERNALSRC_BUILD = "${WORKDIR}/build"
 
 # Written by: bitbake -c update_crates moorline-agent
 include moorline-agent-crates.inc
+# From this one lock file: the class takes every one that it finds, and target/ may hold a compiler's.
+CARGO_LOCK_SRC_DIR = "${WORKDIR}/lock"
+do_update_crates:prepend() {
+    install -Dm 0644 ${S}/Cargo.lock ${CARGO_LOCK_SRC_DIR}/Cargo.lock
+}
 
 CARGO_BUILD_FLAGS += "--package moorline-agent"
 # The profile "smallest" of Cargo.toml, said so that every release of the class understands it. Stripping is bitbake's.
