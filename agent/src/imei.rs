@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::clock;
 use crate::config::Modem;
 use crate::exit::Exit;
-use crate::modem::{Event, Found, Search};
+use crate::modem::{Event, Found, Search, manager};
 
 /// The end, whatever the ports do; half a minute is promised.
 const LIMIT: Duration = Duration::from_secs(28);
@@ -45,6 +45,9 @@ fn ask(patterns: &[String], baud: u32) -> Exit {
                 Event::PortFailed { port, why } => say(format_args!("{}: {why}", port.display())),
                 Event::Exhausted => {
                     say(format_args!("no IMEI: none of the ports told one"));
+                    if manager::is_running() {
+                        say(format_args!("{}", manager::HOW_TO_SHARE));
+                    }
                     return Exit::Failure;
                 }
             }
