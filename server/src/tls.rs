@@ -4,6 +4,7 @@ mod material;
 mod own;
 mod pump;
 mod refusal;
+mod resumption;
 mod verifier;
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use moorline_config::Mistakes;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::StoresServerSessions;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{CertificateError, Error};
 
 use crate::clock::Now;
@@ -23,12 +24,13 @@ pub use material::TlsSettings;
 use pump::Trusted;
 pub use pump::{Progress, Tls};
 pub use refusal::Refusal;
+use resumption::Sessions;
 
 /// The configuration in force. Sessions that stand keep the one they began with.
 pub struct TlsSource {
     material: ArcSwap<Material>,
     /// Outlives every reload, so that a fleet resumes after one.
-    sessions: Arc<dyn StoresServerSessions>,
+    sessions: Arc<Sessions>,
 }
 
 /// Reads everything that `settings` name, and tells what is right and yet worth a warning.
@@ -36,7 +38,8 @@ pub struct TlsSource {
 /// # Errors
 /// All mistakes that were found.
 pub fn check(settings: &TlsSettings, now: Now) -> Result<Vec<String>, Mistakes> {
-    Material::load(settings, &material::session_cache(0), 0).map(|material| material.warnings(now))
+    let no_sessions = Arc::new(Sessions::new(0, Arc::new(DefaultTimeProvider)));
+    Material::load(settings, &no_sessions, 0).map(|material| material.warnings(now))
 }
 
 /// What a finished handshake says about the device.
@@ -58,7 +61,16 @@ impl TlsSource {
     /// # Errors
     /// All mistakes that were found.
     pub fn new(settings: &TlsSettings) -> Result<Self, Mistakes> {
-        let sessions = material::session_cache(settings.resumable);
+        Self::by_clock(settings, Arc::new(DefaultTimeProvider))
+    }
+
+    /// As [`Self::new`], by another clock: what it says is the time that certificates and tickets are judged by in a
+    /// handshake.
+    ///
+    /// # Errors
+    /// All mistakes that were found.
+    pub fn by_clock(settings: &TlsSettings, clock: Arc<dyn TimeProvider>) -> Result<Self, Mistakes> {
+        let sessions = Arc::new(Sessions::new(settings.resumable, clock));
         let material = ArcSwap::from_pointee(Material::load(settings, &sessions, 0)?);
         Ok(Self { material, sessions })
     }

@@ -10,14 +10,15 @@ use moorline_config::Mistakes;
 use moorline_protocol::ALPN;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, StoresServerSessions, WebPkiClientVerifier};
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 use rustls_pemfile::Item;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
 use super::own;
 use super::refusal::day;
+use super::resumption::Sessions;
 use super::verifier::ClientVerifier;
 use crate::clock::Now;
 use crate::identity::{Certificate, Unreadable};
@@ -64,7 +65,7 @@ impl Material {
     /// Reads all files anew. `sessions` outlives this reading, so that devices resume after a reload.
     pub(super) fn load(
         settings: &TlsSettings,
-        sessions: &Arc<dyn StoresServerSessions>,
+        sessions: &Arc<Sessions>,
         reading: u64,
     ) -> Result<Self, Mistakes> {
         let mut notes = Notes { file: &settings.file, mistakes: None };
@@ -209,7 +210,7 @@ fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     verifier: &Arc<dyn ClientCertVerifier>,
-    sessions: &Arc<dyn StoresServerSessions>,
+    sessions: &Arc<Sessions>,
     provider: Arc<CryptoProvider>,
 ) -> Result<ServerConfig, String> {
     let versions: &[&rustls::SupportedProtocolVersion] = if settings.admit_tls12 {
@@ -224,7 +225,8 @@ fn server_config(
         .with_single_cert(chain, key)
         .map_err(|fault| key_words(&fault, settings))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    config.session_storage = Arc::clone(sessions);
+    config.session_storage = Arc::<Sessions>::clone(sessions);
+    config.time_provider = sessions.clock();
     // One ticket is what one reconnect takes; it comes with its successor.
     config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
@@ -240,14 +242,6 @@ fn key_words(fault: &Error, settings: &TlsSettings) -> String {
         ),
         other => format!("certificate and key cannot be used: {other}"),
     }
-}
-
-/// The session cache of a configured size.
-pub(super) fn session_cache(resumable: usize) -> Arc<dyn StoresServerSessions> {
-    if resumable == 0 {
-        return Arc::new(NoServerSessionStorage {});
-    }
-    rustls::server::ServerSessionMemoryCache::new(resumable)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -15,12 +15,16 @@ use rustls::unbuffered::{
 };
 use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
+use super::resumption::{self, Origin};
+
 /// One TLS connection, without a buffer of its own beyond what rustls keeps.
 pub struct Tls {
     connection: UnbufferedServerConnection,
     /// close_notify is out. rustls takes it for its last alert, and panics when bytes that come behind ask for another.
     closed: bool,
     pub(super) trusted: Trusted,
+    /// What a ticket that is given out now goes back to.
+    origin: Option<Origin>,
 }
 
 /// How long the last look at the peer's chain holds.
@@ -47,7 +51,7 @@ impl Tls {
     /// A connection that waits for its ClientHello.
     pub(super) fn new(config: Arc<ServerConfig>, reading: u64) -> Result<Self, Error> {
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Self { connection, closed: false, trusted: Trusted { reading, until_ms: i64::MIN } })
+        Ok(Self { connection, closed: false, trusted: Trusted { reading, until_ms: i64::MIN }, origin: None })
     }
 
     /// Takes whole records off the front of `incoming`, hands what they say to `hear`, and appends what has to be sent to
@@ -56,6 +60,18 @@ impl Tls {
     /// # Errors
     /// The peer broke TLS or was refused: `out` then ends with the alert that tells it why.
     pub fn take(
+        &mut self,
+        incoming: &mut [u8],
+        out: &mut Vec<u8>,
+        hear: impl FnMut(&[u8]),
+    ) -> Result<(usize, Progress), Error> {
+        resumption::exchange(self.origin);
+        let taken = self.process(incoming, out, hear);
+        self.origin = resumption::exchange(None);
+        taken
+    }
+
+    fn process(
         &mut self,
         incoming: &mut [u8],
         out: &mut Vec<u8>,

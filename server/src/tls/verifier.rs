@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use super::resumption::{self, Origin};
 use crate::identity::{Certificate, Unreadable};
 
 thread_local! {
@@ -41,8 +42,15 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.0.verify_client_cert(end_entity, intermediates, now);
-        if verified.is_err() {
-            REFUSED.replace(Some(Certificate::read(end_entity)));
+        let certificate = Certificate::read(end_entity);
+        match (&verified, certificate) {
+            (Err(_), certificate) => drop(REFUSED.replace(Some(certificate))),
+            (Ok(_), Ok(certificate)) => drop(resumption::exchange(Some(Origin {
+                full_handshake_s: now.as_secs(),
+                not_after_s: u64::try_from(certificate.not_after_ms / 1000).unwrap_or(0),
+            }))),
+            // rustls takes no certificate that cannot be read.
+            (Ok(_), Err(_)) => {}
         }
         verified
     }
