@@ -38,6 +38,7 @@ pub mod session;
 pub mod signals;
 pub mod state_dir;
 pub mod status;
+pub mod synchronised;
 pub mod tcp;
 pub mod timekeeper;
 pub mod tls;

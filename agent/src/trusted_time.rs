@@ -1,5 +1,5 @@
-//! By which time certificates are judged: the system clock where the kernel takes it for right, else a lower bound of the
-//! time, the floor. Decides, and asks for nothing but the two clocks.
+//! By which time certificates are judged: the system clock where something keeps it right, else a lower bound of the time,
+//! the floor. Decides, and asks for nothing but the two clocks.
 //!
 //! A clock that nobody keeps right says nothing: it may stand at 1970, or in 2099 after a bit flipped in a cheap clock
 //! chip. So it is left out altogether, and one error harms as little as the other. What the floor then can prove is in
@@ -8,16 +8,16 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use crate::adjtimex;
 use crate::clock::{self, Utc};
 use crate::floor::BUILT;
+use crate::synchronised;
 
 /// What the device says of its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// Seconds since 1970.
     pub seconds: u64,
-    /// The kernel takes it for right.
+    /// Something keeps it right: see `synchronised.rs`.
     pub synchronised: bool,
 }
 
@@ -102,9 +102,10 @@ impl TrustedTime {
 }
 
 fn system_clock() -> Reading {
+    let utc_ms = clock::now().utc_ms;
     Reading {
-        seconds: u64::try_from(clock::now().utc_ms / 1000).unwrap_or(0),
-        synchronised: adjtimex::is_synchronised(),
+        seconds: u64::try_from(utc_ms / 1000).unwrap_or(0),
+        synchronised: synchronised::is_synchronised(utc_ms),
     }
 }
 

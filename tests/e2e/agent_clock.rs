@@ -7,8 +7,9 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
 
-use moorline_agent::adjtimex;
+use moorline_agent::clock;
 use moorline_agent::floor::BUILT;
+use moorline_agent::synchronised;
 use moorline_certs::Validity;
 use moorline_protocol::{ALPN, Imei, ServerMessage, Time, Welcome};
 use moorline_testbed::bare_server::{BareServer, Connection};
@@ -28,7 +29,7 @@ fn log_and_status_say_which_time_counts() -> Result<(), Failure> {
     let mut command = rig.agent(server.devices(), IMEI)?.command()?;
     command.env("RUNTIME_DIRECTORY", &runtime);
     let mut agent = Program::start(&mut command)?;
-    let words = if adjtimex::is_synchronised() {
+    let words = if is_synchronised() {
         "clock synchronised: certificates are judged by it"
     } else {
         "clock not synchronised: certificates are judged by the floor 20"
@@ -50,7 +51,7 @@ fn server_that_begins_tomorrow_is_judged_by_the_time_that_counts() -> Result<(),
     let rig = Rig::new()?;
     let server = rig.server()?.certified(&rig.pki().flawed_server(ServerFlaw::NotYetValid)?).start()?;
     let mut agent = rig.agent(server.devices(), IMEI)?.start()?;
-    if adjtimex::is_synchronised() {
+    if is_synchronised() {
         agent.wait_for("the server's certificate is valid from")?;
         return agent.stop();
     }
@@ -76,7 +77,7 @@ fn server_in_2099_raises_the_floor_no_further_than_the_first_certificate_lasts()
         // What is said after it was written.
         drop(connection);
         agent.wait_for("online -> offline")?;
-        if adjtimex::is_synchronised() {
+        if is_synchronised() {
             // Two clocks that differ, of which nobody knows which is right.
             assert!(!floor.exists());
         } else {
@@ -125,7 +126,7 @@ fn classic_time_raises_no_floor() -> Result<(), Failure> {
 
 #[test]
 fn clock_that_may_not_be_set_is_told_once() -> Result<(), Failure> {
-    if adjtimex::is_synchronised() {
+    if is_synchronised() {
         left_out("a clock that the server sets: this machine's is synchronised, and so left alone");
         return Ok(());
     }
@@ -190,4 +191,9 @@ fn kept(file: &Path) -> Result<OffsetDateTime, Failure> {
     let seconds: i64 = fs::read_to_string(file)?.trim_end().parse()?;
     assert!(seconds >= BUILT as i64, "{seconds}");
     Ok(OffsetDateTime::from_unix_timestamp(seconds)?)
+}
+
+/// Whether this machine's clock counts.
+fn is_synchronised() -> bool {
+    synchronised::is_synchronised(clock::now().utc_ms)
 }

@@ -54,7 +54,7 @@ impl Stage {
     }
 
     fn credentials(&self) -> Result<Credentials, Failure> {
-        Ok(self.pki.device(IMEI.parse::<Imei>()?)?)
+        self.pki.device(IMEI.parse::<Imei>()?)
     }
 
     fn device(&self) -> Result<Arc<ClientConfig>, Failure> {

@@ -28,6 +28,7 @@ pub fn is_running() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::os::unix::fs::symlink;
     use std::process::{Command, Stdio};
 
@@ -39,7 +40,11 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let program = folder.join(NAME);
         symlink("/bin/cat", &program).unwrap();
-        let mut process = Command::new(&program).stdin(Stdio::piped()).spawn().unwrap();
+        let mut process =
+            Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // spawn returns a little before the kernel has renamed the process; one that answers has its name.
+        process.stdin.as_mut().unwrap().write_all(b"?").unwrap();
+        process.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let found = is_running();
         process.kill().unwrap();
         process.wait().unwrap();
