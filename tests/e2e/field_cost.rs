@@ -52,10 +52,28 @@ fn ipv6_costs_what_is_promised() -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a month is reckoned by: nobody, TCP neither, says anything of its own between two heartbeats. A minute is how often
+/// servers and carriers' boxes like to ask.
+#[test]
+fn session_that_stands_is_silent_between_heartbeats() -> Result<(), Failure> {
+    if !allowed() {
+        return Ok(());
+    }
+    let field = Field::new(Version::V4)?;
+    // The kernels' search for IPv6 routers is none of the session's.
+    for kernel in [&field.device, &field.carrier] {
+        kernel.allow("net.ipv6.conf.all.disable_ipv6", "1")?;
+    }
+    let mut probe = Probe::across(&field)?;
+    probe.connect()?;
+    let _ = field.line.settled(QUIET);
+    assert!(field.line.is_silent_for(Duration::from_secs(75)), "something passed on the line");
+    Ok(())
+}
+
 /// From SYN to the last acknowledgement of FIN, with the time question that each session begins with.
 fn measure(version: Version) -> Result<Option<Costs>, Failure> {
-    if !may_have_fields() {
-        left_out("fields need root, ip, nft and /dev/net/tun");
+    if !allowed() {
         return Ok(None);
     }
     let field = Field::new(version)?;
@@ -72,6 +90,14 @@ fn measure(version: Version) -> Result<Option<Costs>, Failure> {
     let costs = Costs { full: full.passed, resumed: resumed.passed, heartbeat: heartbeat.passed };
     println!("{version:?}: {costs:?}, a month {}", costs.month());
     Ok(Some(costs))
+}
+
+fn allowed() -> bool {
+    let allowed = may_have_fields();
+    if !allowed {
+        left_out("fields need root, ip, nft and /dev/net/tun");
+    }
+    allowed
 }
 
 /// What passed on the line, and what the agent counted.

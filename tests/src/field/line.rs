@@ -152,6 +152,15 @@ impl Line {
             traffic = now;
         }
     }
+
+    /// Whether nothing passes for so long; it tells the first packet at once.
+    #[must_use]
+    pub fn is_silent_for(&self, time: Duration) -> bool {
+        let traffic = lock(&self.air.traffic);
+        let before = *traffic;
+        let waited = self.air.passed.wait_timeout_while(traffic, time, |now| *now == before);
+        waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
 }
 
 impl Air {
