@@ -224,6 +224,16 @@ impl Registry {
         }
     }
 
+    /// A device tells how long it may be silent from now on. The store hears of it with whatever comes next of the device.
+    pub fn silence(&self, presence: &Presence, longest: Duration) {
+        let mut state = self.lock();
+        if state.is_current(presence)
+            && let Some(entry) = state.devices.get_mut(&presence.imei)
+        {
+            entry.device.session.heartbeat_s = Some(whole_seconds(longest));
+        }
+    }
+
     /// Notes that somebody was not taken in.
     pub fn refused(&self, refused: Refused<'_>, now: Now) {
         let mismatch = refused.reason == "identity_mismatch";
@@ -449,7 +459,7 @@ fn device_of(
             address: peer.address,
             dialect: peer.dialect,
             tls: texts.share(peer.tls),
-            heartbeat_s: heartbeat.map(|interval| u32::try_from(interval.as_secs()).unwrap_or(u32::MAX)),
+            heartbeat_s: heartbeat.map(whole_seconds),
             ended: None,
         },
         certificate: Some(Credential {
@@ -458,6 +468,10 @@ fn device_of(
             not_after_ms: peer.certificate.not_after_ms,
         }),
     }
+}
+
+fn whole_seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

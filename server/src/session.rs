@@ -89,6 +89,8 @@ pub enum Event {
     TimeAsked,
     /// The device told how it is.
     Status(Box<Status>),
+    /// The device told how long it may be silent from now on, within this server's bounds.
+    Interval(Duration),
     /// An Echo came back.
     EchoAck {
         /// The token of that Echo.
@@ -279,7 +281,9 @@ impl Session {
             }
             (_, Heard::Status(status)) => self.emit(Event::Status(Box::new(status))),
             (_, Heard::Interval { seconds }) => {
-                self.silence.told(self.grant(Duration::from_secs(seconds.into())));
+                let longest = self.grant(Duration::from_secs(seconds.into()));
+                self.silence.told(longest);
+                self.emit(Event::Interval(longest));
             }
             (_, Heard::EchoAck { token }) => self.emit(Event::EchoAck { token }),
             (_, Heard::Goodbye { reason }) => {

@@ -292,9 +292,10 @@ fn interval(seconds: u32) -> Vec<u8> {
     frame[..length].to_vec()
 }
 
-/// The server's events since `from`, without those of the device's own beats.
+/// How the server's session came by Echoes and by its end since `from`.
 fn ends_and_echoes(pair: &Pair, from: Duration) -> Vec<(Duration, &Event)> {
-    let told = pair.server_events.iter().filter(|(at, event)| *at >= from && *event != Event::Heartbeat);
+    let told = pair.server_events.iter().filter(|(at, _)| *at >= from);
+    let told = told.filter(|(_, event)| matches!(event, Event::EchoAck { .. } | Event::Ended(_)));
     told.map(|(at, event)| (*at - from, event)).collect()
 }
 

@@ -114,6 +114,21 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes.take(len).collect()
 }
 
+/// What operators see as `heartbeat_s` is the silence that the device keeps, and not what it was granted.
+#[test]
+fn silence_that_a_device_tells_is_shown() -> Result<(), Failure> {
+    let place = Place::new()?;
+    let mut device = place.native()?;
+    let operators = place.server.operators();
+    assert_eq!(operators.device(IMEI)?["heartbeat_s"], 60);
+    for (told, kept) in [(300, 300), (86_400, 1_800)] {
+        device.send(&DeviceMessage::Interval { seconds: told })?;
+        let path = format!("/api/devices/{IMEI}");
+        operators.wait_until(&path, "the silence", |shown| (shown["heartbeat_s"] == kept).then_some(()))?;
+    }
+    Ok(())
+}
+
 #[test]
 fn broken_frames_end_the_session_and_nothing_else() -> Result<(), Failure> {
     let mut place = Place::new()?;

@@ -35,6 +35,7 @@ pub(super) struct DeviceView {
     connected_at: Time,
     last_seen: Time,
     first_seen: Time,
+    /// The longest silence that it was granted, or told since.
     heartbeat_s: Option<u32>,
     agent_version: Option<String>,
     modem: Option<String>,

@@ -137,6 +137,11 @@ impl Conversation {
                     self.link.registry.report(presence, *status, now);
                 }
             }
+            Event::Interval(longest) => {
+                if let Some(presence) = &self.presence {
+                    self.link.registry.silence(presence, longest);
+                }
+            }
             Event::EchoAck { .. } => {}
             Event::Ended(cause) => {
                 self.ended.get_or_insert(cause);

@@ -55,7 +55,7 @@ pub struct LastSession {
     pub dialect: Dialect,
     /// The version of TLS, as `1.3`.
     pub tls: Arc<str>,
-    /// The heartbeat interval granted, seconds; a classic device keeps its own.
+    /// The longest silence, seconds: as granted, or as the device told since; a classic device keeps its own.
     pub heartbeat_s: Option<u32>,
     /// When and why it ended; `None` while the device is online.
     pub ended: Option<Ended>,
