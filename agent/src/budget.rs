@@ -130,6 +130,8 @@ pub struct Budget {
     lived: Duration,
     /// How much that was at the last attempt: a restart near a bound waits its turn as well.
     attempted: Duration,
+    /// How much that was when the modem was started anew last; zero when it never was.
+    reset: Duration,
     mark: Mark,
     seen: Option<Instant>,
     writes: Writes,
@@ -148,6 +150,7 @@ impl Budget {
             ended: None,
             lived: Duration::from_secs(kept.lived),
             attempted: Duration::from_secs(kept.attempted),
+            reset: Duration::from_secs(kept.reset),
             mark: kept.mark,
             seen: None,
             writes: Writes::default(),
@@ -193,6 +196,20 @@ impl Budget {
         self.hour.spend(1);
         self.day.spend(1);
         self.writes.count_attempt();
+    }
+
+    /// Whether the modem may be started anew now, which counts as done then. How often that helps is judged by
+    /// `diagnosis.rs`, whose memory ends with the process; this one does not (GSMA TS.34 4.0_REQ_019).
+    pub fn may_reset(&mut self, now: Instant) -> bool {
+        self.pass(now);
+        let since = self.lived.checked_sub(self.reset).filter(|_| !self.reset.is_zero());
+        let allowed = since.is_none_or(|since| since >= RESET_EVERY);
+        if allowed {
+            // Zero is never.
+            self.reset = self.lived.max(Duration::from_secs(1));
+            self.writes.tell();
+        }
+        allowed
     }
 
     /// Bytes went up or came down.
@@ -273,6 +290,7 @@ impl Budget {
             month: self.month.kept(),
             lived: self.lived.as_secs(),
             attempted: self.attempted.as_secs(),
+            reset: self.reset.as_secs(),
             mark: self.mark,
             traffic: self.traffic,
         }
@@ -366,6 +384,9 @@ pub const RECONNECT: u64 = 4000;
 
 /// How often a lost session is tried again once the month's bytes are spent: 120 times a month, half a megabyte.
 const TRICKLE: Duration = Duration::from_secs(6 * 3600);
+
+/// The least between two starts anew of the modem.
+pub const RESET_EVERY: Duration = Duration::from_secs(6 * 3600);
 
 /// What clocks that agree may differ by over the life of a process, seconds.
 const DOUBT: u64 = 60;

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::budget::RESET_EVERY;
 use crate::clock::{Now, Utc};
 use crate::config::Reset;
 use crate::modem::condition::Condition;
@@ -64,8 +65,7 @@ pub enum Action {
 const RESET_AFTER: Duration = Duration::from_secs(30 * 60);
 const RESET_ROUNDS: u32 = 3;
 
-/// The least time between two, doubled with each that did not help, up to the most.
-const RESET_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// [`RESET_EVERY`] is doubled with each that did not help, up to so many times.
 const RESET_MOST_DOUBLED: u32 = 3;
 
 /// What the modem told before this may no longer hold.

@@ -72,6 +72,13 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether the modem may be started anew now: counts it, and keeps that before it is done.
+    pub fn may_reset(&mut self, now: Now) -> bool {
+        let allowed = self.budget.may_reset(now.instant);
+        self.keep(now);
+        allowed
+    }
+
     /// The attempt got no answer.
     pub fn count_unanswered(&self, peer: SocketAddr) {
         self.tally.add(Purpose::Full, budget::unanswered(peer));

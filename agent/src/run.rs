@@ -191,6 +191,7 @@ impl<'e> Agent<'e> {
         {
             match action {
                 Action::Look => watch.look(now.instant),
+                Action::Reset if !self.uplink.may_reset_modem(now) => {}
                 Action::Reset => {
                     log::warning(format_args!(
                         "starting the modem anew (AT+CFUN=1,1), as nothing else is left"

@@ -14,6 +14,8 @@ pub struct Snapshot {
     pub(super) lived: u64,
     /// How many that were at the last attempt.
     pub(super) attempted: u64,
+    /// How many that were when the modem was started anew last; 0 when it never was.
+    pub(super) reset: u64,
     pub(super) mark: Mark,
     pub(super) traffic: Traffic,
 }
@@ -38,7 +40,7 @@ pub(super) struct Mark {
 }
 
 const VERSION: u64 = 1;
-const NUMBERS: usize = 14 + 3 * PURPOSES;
+const NUMBERS: usize = 15 + 3 * PURPOSES;
 
 impl Snapshot {
     /// The line, without its end.
@@ -68,17 +70,17 @@ impl Snapshot {
         let mut next = || rest.next().unwrap_or_default();
         let mut kept = || Kept { elapsed: next(), used: next(), told: next() };
         let (hour, day, month) = (kept(), kept(), kept());
-        let (lived, attempted) = (next(), next());
+        let (lived, attempted, reset) = (next(), next(), next());
         let mark = Mark { server: next(), lived: next() };
         let traffic = Traffic::from_fn(|_| Bytes { up: next(), down: next(), headers: next() });
-        Some(Self { hour, day, month, lived, attempted, mark, traffic })
+        Some(Self { hour, day, month, lived, attempted, reset, mark, traffic })
     }
 
     fn numbers(&self) -> impl Iterator<Item = u64> {
-        let Self { hour, day, month, lived, attempted, mark, traffic } = *self;
+        let Self { hour, day, month, lived, attempted, reset, mark, traffic } = *self;
         let periods = [hour, day, month].into_iter().flat_map(|kept| [kept.elapsed, kept.used, kept.told]);
         let traffic = traffic.into_iter().flat_map(|(_, bytes)| [bytes.up, bytes.down, bytes.headers]);
-        let times = [lived, attempted, mark.server, mark.lived];
+        let times = [lived, attempted, reset, mark.server, mark.lived];
         [VERSION].into_iter().chain(periods).chain(times).chain(traffic)
     }
 }

@@ -317,6 +317,24 @@ fn round_goes_on_near_a_bound_and_ends_where_it_is_spent() {
 }
 
 #[test]
+fn resets_of_the_modem_keep_their_distance_over_restarts() {
+    let mut life = Life::new(LIMITS);
+    let mut resets = Vec::new();
+    let begun = life.now;
+    for _ in 0..48 {
+        // As a watchdog would have it: half an hour each, in which the modem is given up.
+        if life.budget.may_reset(life.now) {
+            resets.push((life.now - begun).as_secs() / 3600);
+        }
+        life.keep();
+        life.wait(HOUR / 2);
+        life.disk = life.budget.snapshot();
+        life.crash();
+    }
+    assert_eq!(resets, [0, 6, 12, 18]);
+}
+
+#[test]
 fn garbage_is_no_snapshot() {
     let mut life = Life::new(LIMITS);
     life.spend(77);

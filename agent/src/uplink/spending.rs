@@ -20,6 +20,11 @@ impl Uplink {
         &self.ledger
     }
 
+    /// Whether the modem may be started anew, as often as that was before, and by whichever process.
+    pub fn may_reset_modem(&mut self, now: Now) -> bool {
+        self.ledger.may_reset(now)
+    }
+
     /// The process ends.
     pub fn close(&mut self, now: Now) {
         self.ledger.close(now);
