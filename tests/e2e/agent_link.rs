@@ -1,5 +1,6 @@
 //! How the agent stands by its session and comes back to it: lines that go dark or are cut, servers that stop.
 
+use std::fs;
 use std::time::Duration;
 
 use moorline_testbed::failure::Failure;
@@ -20,6 +21,35 @@ fn it_stops_while_the_line_is_dark() -> Result<(), Failure> {
     relay.set_dark(true);
     // Deref: not `Agent::stop`, which is more patient.
     (*agent).stop(STOP)
+}
+
+/// Neither the agent's log nor its ports tell anybody more than they should.
+#[test]
+fn agent_listens_on_nothing_and_tells_no_secret() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let server = rig.server()?.start()?;
+    let device = rig.pki().device(IMEI.parse()?)?;
+    let mut agent = rig.agent(server.devices(), IMEI)?.certified(&device).start()?;
+    agent.wait_for("registered")?;
+    let process = format!("/proc/{}", agent.id());
+    let sockets: Vec<_> = fs::read_dir(format!("{process}/fd"))?
+        .filter_map(|fd| fs::read_link(fd.ok()?.path()).ok())
+        .filter_map(|to| Some(to.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned()))
+        .collect();
+    let mut states = Vec::new();
+    for table in ["tcp", "tcp6", "udp", "udp6"] {
+        let table = fs::read_to_string(format!("{process}/net/{table}"))?;
+        // Fields of proc_net_tcp(5): the state is the fourth, the inode the tenth.
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let own = rows.filter(|row| row.get(9).is_some_and(|inode| sockets.iter().any(|own| own == inode)));
+        states.extend(own.map(|row| row[3].to_owned()));
+    }
+    assert_eq!(states, ["01"], "one connection that stands, and nothing that listens");
+    agent.stop()?;
+    let key = fs::read_to_string(&device.key)?;
+    let secrets: Vec<_> = key.lines().filter(|line| !line.starts_with('-')).collect();
+    assert!(!secrets.is_empty() && !secrets.iter().any(|secret| agent.said(secret)), "{:#?}", agent.lines());
+    Ok(())
 }
 
 #[test]

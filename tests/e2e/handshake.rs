@@ -163,6 +163,20 @@ fn resumed_device_keeps_its_identity() -> Result<(), Failure> {
 }
 
 #[test]
+fn keys_are_renewed_while_a_session_stands() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let server = rig.server()?.start()?;
+    let settings = Settings::new(rig.pki(), Some(&rig.pki().device(imei()?)?))?;
+    let mut client = welcome(&server, &settings)?;
+    for _ in 0..3 {
+        client.renew_keys()?;
+        client.send(&DeviceMessage::Heartbeat)?;
+        assert_eq!(client.hear()?, Some(ServerMessage::HeartbeatAck));
+    }
+    Ok(())
+}
+
+#[test]
 fn closed_fleet_admits_whom_it_knows() -> Result<(), Failure> {
     let rig = Rig::new()?;
     let mut server = rig.server()?.set("identity.register", "known").start()?;

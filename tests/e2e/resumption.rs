@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use moorline_agent::budget::Purpose;
+use moorline_testbed::client_hello::{cipher_suites, extension, offered_tickets};
 use moorline_testbed::failure::Failure;
 use moorline_testbed::measure::Probe;
 use moorline_testbed::relay::Relay;
@@ -35,6 +36,33 @@ fn connections_that_race_share_no_ticket() -> Result<(), Failure> {
     assert_eq!(probe.race()?.len(), 0, "the one ticket was taken");
     let full = probe.connect()?;
     assert!(!full.resumed && full.offered.is_empty(), "{full:?}");
+    Ok(())
+}
+
+/// What RFC 9325 asks for, the first time and when it resumes. The numbers are IANA's for TLS.
+#[test]
+fn agent_offers_forward_secrecy_and_strong_suites_and_no_early_data() -> Result<(), Failure> {
+    let [signatures, alpn, early_data, versions, key_modes, key_share] = [13, 16, 42, 43, 45, 51];
+    let mut probe = Probe::new()?;
+    let first = probe.client_hello()?;
+    probe.connect()?;
+    let again = probe.client_hello()?;
+    assert_eq!((offered_tickets(&first).len(), offered_tickets(&again).len()), (0, 1));
+    for hello in [first, again] {
+        assert_eq!(extension(&hello, versions), Some(&[2, 3, 4][..]), "TLS 1.3 alone");
+        // AES-256-GCM, AES-128-GCM, ChaCha20-Poly1305. Built with the server, as here, rustls names those of TLS 1.2 behind
+        // them, all with ECDHE; over TLS 1.3 alone none of them can be chosen.
+        let suites = cipher_suites(&hello);
+        assert_eq!(suites[..3], [0x1302, 0x1301, 0x1303]);
+        let others = [0xc02c, 0xc02b, 0xcca9, 0xc030, 0xc02f, 0xcca8];
+        assert!(suites[3..].iter().all(|suite| others.contains(suite)), "{suites:x?}");
+        assert_eq!(extension(&hello, key_modes), Some(&[1, 1][..]), "psk_dhe_ke alone");
+        assert!(extension(&hello, key_share).is_some() && extension(&hello, early_data).is_none());
+        assert_eq!(extension(&hello, alpn), Some(&b"\0\x0b\x0amoorline/1"[..]));
+        let schemes = extension(&hello, signatures).unwrap_or_default();
+        let hashes: Vec<_> = schemes[2..].chunks_exact(2).map(|scheme| scheme[0]).collect();
+        assert!(!hashes.is_empty() && hashes.iter().all(|hash| *hash >= 4), "no SHA-1, no MD5: {schemes:?}");
+    }
     Ok(())
 }
 

@@ -227,6 +227,14 @@ impl Client {
         self.stream.conn.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
+    /// Takes new keys for what it sends, and has the server take new ones too (RFC 8446 section 4.6.3).
+    ///
+    /// # Errors
+    /// Keys can be renewed over TLS 1.3 alone.
+    pub fn renew_keys(&mut self) -> Result<(), Failure> {
+        Ok(self.stream.conn.refresh_traffic_keys()?)
+    }
+
     /// Ends the connection without a word of TLS.
     ///
     /// # Errors

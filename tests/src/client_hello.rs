@@ -1,31 +1,45 @@
-//! What a ClientHello offers to resume: the tickets in its pre_shared_key extension (RFC 8446 sections 4.1.2 and 4.2.11).
+//! What a ClientHello offers (RFC 8446 section 4.1.2): its cipher suites, its extensions, and of those the tickets in
+//! pre_shared_key (section 4.2.11).
 
 /// The identities that a client's first record offers, most wanted first; none when it is no ClientHello or offers none.
 #[must_use]
 pub fn offered_tickets(record: &[u8]) -> Vec<Vec<u8>> {
-    extensions(record)
-        .and_then(|extensions| extensions.into_iter().find(|(kind, _)| *kind == PRE_SHARED_KEY))
-        .and_then(|(_, body)| Bytes(body).vector(2))
-        .map_or_else(Vec::new, identities)
+    extension(record, PRE_SHARED_KEY).and_then(|body| Bytes(body).vector(2)).map_or_else(Vec::new, identities)
+}
+
+/// The numbers of the cipher suites, most wanted first.
+#[must_use]
+pub fn cipher_suites(record: &[u8]) -> Vec<u16> {
+    let suites = parts(record).map(|(suites, _)| suites).unwrap_or_default();
+    suites.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect()
+}
+
+/// The body of the extension of this number.
+#[must_use]
+pub fn extension(record: &[u8], number: usize) -> Option<&[u8]> {
+    let (_, extensions) = parts(record)?;
+    extensions.into_iter().find(|(kind, _)| *kind == number).map(|(_, body)| body)
 }
 
 const PRE_SHARED_KEY: usize = 41;
 const RECORD_AND_HANDSHAKE_HEADER: usize = 5 + 4;
 const VERSION_AND_RANDOM: usize = 2 + 32;
 
-fn extensions(record: &[u8]) -> Option<Vec<(usize, &[u8])>> {
+/// Cipher suites, and extensions with their numbers.
+type Parts<'a> = (&'a [u8], Vec<(usize, &'a [u8])>);
+
+fn parts(record: &[u8]) -> Option<Parts<'_>> {
     let mut hello = Bytes(record);
     hello.take(RECORD_AND_HANDSHAKE_HEADER + VERSION_AND_RANDOM)?;
-    // Session id, cipher suites, compression methods.
-    for width in [1, 2, 1] {
-        hello.vector(width)?;
-    }
+    let _session_id = hello.vector(1)?;
+    let suites = hello.vector(2)?;
+    let _compression = hello.vector(1)?;
     let mut rest = Bytes(hello.vector(2)?);
     let mut found = Vec::new();
     while !rest.0.is_empty() {
         found.push((rest.number(2)?, rest.vector(2)?));
     }
-    Some(found)
+    Some((suites, found))
 }
 
 fn identities(list: &[u8]) -> Vec<Vec<u8>> {

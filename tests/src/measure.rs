@@ -257,9 +257,17 @@ impl<'f> Probe<'f> {
     /// # Errors
     /// There is no randomness.
     pub fn race(&self) -> Result<Vec<Vec<u8>>, Failure> {
+        Ok(offered_tickets(&self.client_hello()?))
+    }
+
+    /// What a connection that begins now says first; it takes the ticket, if there is one.
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn client_hello(&self) -> Result<Vec<u8>, Failure> {
         let mut hello = Vec::new();
         self.tls.connection(SERVER_NAME.try_into()?, true)?.write_tls(&mut hello)?;
-        Ok(offered_tickets(&hello))
+        Ok(hello)
     }
 
     /// One heartbeat and its answer.
