@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use moorline_agent::keepalive::{Interval, Learned, Notice, Profile, Settings};
+use moorline_agent::session::{self as agent, End, Pace};
 use moorline_testbed::life::Life;
 use moorline_testbed::network::{Chance, Nat, NatKind, Network};
+use moorline_testbed::pair::Setup;
 use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -214,6 +216,24 @@ fn gap_in_coverage_is_no_forgotten_mapping() {
         assert_eq!(life.tally.notices, [Notice::Settled(SETTINGS.max)], "{kind:?}");
         assert_eq!(life.tally.writes.len(), 1);
     }
+}
+
+/// At the end of the silence the server's question is waited for, then the device's own is asked, and waited for twice.
+#[test]
+fn line_that_dies_in_a_learned_silence_is_left_half_a_minute_after_it() {
+    let silence = 20 * MINUTE;
+    let mut pair = Setup::default().join();
+    pair.run_for(MINUTE / 2);
+    pair.sessions().0.set_pace(Pace::Probed(silence));
+    pair.run_for(3 * HOUR);
+    assert_eq!(pair.device_end(), None);
+    let spoken = pair.device_events.last().map(|(at, _)| *at).unwrap_or_default();
+    pair.dark = true;
+    let _ = pair.run_to_end(HOUR);
+    let Some((at, agent::Event::Ended(End::Silent { .. }))) = pair.device_events.last() else {
+        panic!("{:?}", pair.device_events)
+    };
+    assert!(*at - spoken <= silence + 30 * SECOND, "{:?}", *at - spoken);
 }
 
 /// A line as bad as lines are.

@@ -172,6 +172,8 @@ fn device_that_reboots_often_is_not_starved() {
     }
     // What passes unseen makes an hour longer, but never twice as long and more.
     assert!((100..=240).contains(&made), "{made}");
+    // Each attempt is kept before it is made; beside those, a write a minute at most.
+    assert!(u64::from(life.writes) <= made + 1440, "{} for {made}", life.writes);
 }
 
 #[test]
@@ -208,6 +210,20 @@ fn quiet_day_writes_a_handful_of_times() {
         life.spend(204);
     }
     assert!(life.writes - before <= 5, "{}", life.writes - before);
+}
+
+#[test]
+fn snapshot_takes_little_of_the_flash() {
+    let mut life = Life::new(LIMITS);
+    life.wait(20 * 365 * DAY);
+    life.budget.learn_time(1_800_000_000, life.now);
+    life.strive(SECOND, HOUR / 2);
+    let million = Bytes { up: 1_000_000, down: 1_000_000, headers: 1_000_000 };
+    life.budget.count_bytes(&Traffic::from_fn(|_| million), life.now);
+    assert!(life.budget.may_reset(life.now));
+    // Before it `ledger.rs` writes the boot's id and its age in seconds.
+    let length = life.budget.snapshot().text().len() + 36 + 10 + 3;
+    assert!(length <= 300, "{length}");
 }
 
 #[test]
