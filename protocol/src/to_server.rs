@@ -84,6 +84,9 @@ pub mod device_goodbye {
     pub const RELOADING: u8 = 2;
     /// The server's answers do not follow the protocol.
     pub const PROTOCOL_ERROR: u8 = 3;
+    /// The month's bytes come near their bound, and the device comes back with rarer heartbeats; or they are spent, and it
+    /// comes back when the month is over.
+    pub const BUDGET: u8 = 4;
 }
 
 impl DeviceMessage {

@@ -86,6 +86,9 @@ fn spent_month_keeps_the_session_or_ends_it() -> Result<(), Failure> {
         if spent == "stop" {
             agent.wait_for("for budget.bytes_per_month")?;
             server.operators().wait_online(IMEI, false)?;
+            let events = server.operators().wait_events(IMEI, &["online", "offline", "online", "offline"])?;
+            let told = events.last().and_then(|event| event["text"].as_str());
+            assert_eq!(told, Some("it said goodbye, as its month's bytes are spent or nearly so"));
         } else {
             server.operators().wait_online(IMEI, true)?;
             assert!(!agent.said("offline: next try"), "{:#?}", agent.lines());

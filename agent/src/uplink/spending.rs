@@ -35,13 +35,14 @@ impl Uplink {
         self.news |= self.ledger.turn(now);
         let State::Online { link, .. } = &self.state else { return };
         if self.ledger.is_shut() {
-            self.leave(device_goodbye::OTHER, now);
+            self.leave(device_goodbye::BUDGET, now);
         } else if self.is_stretchable(link.dialect())
             && self.ledger.is_thrifty() != self.thrifty
             && self.ledger.may_attempt(now).is_ok()
         {
             // Only a greeting finds out how long a silence the server grants.
-            self.leave(device_goodbye::RELOADING, now);
+            let reason = if self.thrifty { device_goodbye::RELOADING } else { device_goodbye::BUDGET };
+            self.leave(reason, now);
         }
     }
 

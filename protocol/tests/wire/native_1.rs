@@ -149,6 +149,11 @@ fn device_goodbyes() {
     device_says(&DeviceMessage::Goodbye { reason: device_goodbye::PROTOCOL_ERROR }, &[0x02, 0x04, 0x03]);
 }
 
+#[test]
+fn device_goodbye_for_the_months_bytes() {
+    device_says(&DeviceMessage::Goodbye { reason: device_goodbye::BUDGET }, &[0x02, 0x04, 0x04]);
+}
+
 /// A u8 is one byte and no varint, so a reason from 128 on is one byte too.
 #[test]
 fn device_goodbye_of_a_later_time() {

@@ -4,7 +4,7 @@
 use std::fmt::{self, Write as _};
 
 use heapless::String;
-use moorline_protocol::{Imei, ImeiError, rejection, server_goodbye};
+use moorline_protocol::{Imei, ImeiError, device_goodbye, rejection, server_goodbye};
 
 use super::PeerError;
 
@@ -82,6 +82,9 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Goodbye { reason } if super::is_planned(*reason) => f.write_str("it said goodbye"),
+            Self::Goodbye { reason: device_goodbye::BUDGET } => {
+                f.write_str("it said goodbye, as its month's bytes are spent or nearly so")
+            }
             Self::Goodbye { reason } => write!(f, "it said goodbye with reason {reason}"),
             Self::Closed => f.write_str("it closed the connection"),
             Self::Lost => f.write_str("the connection was lost"),
