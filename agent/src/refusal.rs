@@ -93,6 +93,8 @@ fn received(alert: AlertDescription) -> (Cause, String) {
         AlertDescription::CertificateExpired => "it has expired, or the server's clock is wrong",
         AlertDescription::CertificateRevoked => "it is revoked",
         AlertDescription::UnknownCA => "the server does not know its CA",
+        // rustls's word for a signature that the CA of that name did not make.
+        AlertDescription::DecryptError => "its signature is not that of the server's CA of this name",
         AlertDescription::BadCertificate => "it is damaged, or its names are not what the server wants",
         AlertDescription::UnsupportedCertificate => "it is of a kind the server does not take",
         AlertDescription::CertificateUnknown => "the server found it unacceptable",
@@ -154,6 +156,7 @@ mod tests {
             AlertDescription::CertificateExpired,
             AlertDescription::CertificateRevoked,
             AlertDescription::UnknownCA,
+            AlertDescription::DecryptError,
             AlertDescription::BadCertificate,
             AlertDescription::CertificateRequired,
         ] {

@@ -7,10 +7,10 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use moorline_protocol::Imei;
-use moorline_testbed::certs::{DeviceFlaw, ServerFlaw};
+use moorline_testbed::certs::{Credentials, DeviceFlaw, ServerFlaw};
 use moorline_testbed::failure::Failure;
 use moorline_testbed::process::{PATIENCE, Program};
-use moorline_testbed::rig::{IMEI, Rig};
+use moorline_testbed::rig::{Agent, IMEI, Rig};
 use rustix::process::Signal;
 
 #[test]
@@ -30,10 +30,7 @@ fn each_flaw_of_a_server_has_its_words() -> Result<(), Failure> {
         fs::write(state.join("time-floor"), format!("{}\n", now()?))?;
         let mut agent = rig.agent(server.devices(), IMEI)?.set("state.dir", state.display()).start()?;
         agent.wait_for(words)?;
-        // A minute at least, though the configuration says half a second at most: a retry won't mend it.
-        agent.find("a wait of a minute or more", PATIENCE, |line| {
-            ["next try in 1m", "next try in 2m"].iter().any(|wait| line.contains(wait)).then_some(())
-        })?;
+        waits_a_minute(&mut agent)?;
         agent.stop()?;
     }
     Ok(())
@@ -106,6 +103,59 @@ fn new_certificate_is_taken_up_without_a_restart() -> Result<(), Failure> {
     agent.wait_for("online -> leaving")?;
     agent.wait_for("registered")?;
     agent.stop()
+}
+
+/// The drill of a fleet whose CA is replaced: both are trusted at both ends, the certificates are changed one by one, then the
+/// old CA goes. Nobody travels, and nothing is started anew.
+#[test]
+fn ca_is_rolled_over_without_losing_a_device() -> Result<(), Failure> {
+    let (rig, next) = (Rig::new()?, Rig::new()?);
+    let imei: Imei = IMEI.parse()?;
+    let trusted = rig.folder().join("trusted.pem");
+    fs::write(&trusted, fs::read_to_string(rig.pki().ca())? + &fs::read_to_string(next.pki().ca())?)?;
+    let (of_server, of_device) = (rig.pki().server()?, rig.pki().device(imei)?);
+    let replace = |old: &Credentials, new: &Credentials| -> Result<(), Failure> {
+        fs::copy(&new.certificate, &old.certificate)?;
+        fs::copy(&new.key, &old.key)?;
+        Ok(())
+    };
+    let server = rig.server()?.certified(&of_server).set("tls.client_ca", trusted.display());
+    let mut server = server.start()?;
+    let agent = rig.agent(server.devices(), IMEI)?.certified(&of_device);
+    let mut agent = agent.set("server.trust", trusted.display()).start()?;
+    agent.wait_for("registered")?;
+
+    replace(&of_server, &next.pki().server()?)?;
+    server.reload()?;
+    replace(&of_device, &next.pki().device(imei)?)?;
+    agent.signal(Signal::HUP)?;
+    agent.wait_for("online -> leaving")?;
+    agent.wait_for("registered")?;
+    let shown = server.operators().wait_online(IMEI, true)?;
+    assert_eq!(shown["protocol"], "native", "{shown:#}");
+
+    fs::copy(next.pki().ca(), &trusted)?;
+    server.reload()?;
+    agent.signal(Signal::HUP)?;
+    agent.wait_for("online -> leaving")?;
+    agent.wait_for("registered")?;
+    assert!(!agent.said("refused"), "{:#?}", agent.lines());
+
+    // The old CA, which has the name of the new one, is worth nothing now.
+    let late = rig.agent(server.devices(), IMEI)?.certified(&rig.pki().device(imei)?);
+    let mut late = late.set("server.trust", trusted.display()).start()?;
+    late.wait_for("the server refused our certificate: its signature is not that of the server's CA")?;
+    waits_a_minute(&mut late)?;
+    late.stop()?;
+    agent.stop()
+}
+
+/// At least, though the configuration says half a second at most: a retry won't mend it.
+#[track_caller]
+fn waits_a_minute(agent: &mut Agent) -> Result<(), Failure> {
+    agent.find("a wait of a minute or more", PATIENCE, |line| {
+        ["next try in 1m", "next try in 2m"].iter().any(|wait| line.contains(wait)).then_some(())
+    })
 }
 
 /// Seconds since 1970.
