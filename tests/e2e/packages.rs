@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use moorline_testbed::deb::Deb;
 use moorline_testbed::failure::Failure;
 use moorline_testbed::left_out::left_out;
 use moorline_testbed::programs::program;
@@ -28,6 +29,10 @@ fn packages_are_installed_upgraded_and_purged_cleanly() -> Result<(), Failure> {
 
     machine.install("0.1.0")?;
     assert_eq!(machine.ask("stat -c '%a %U %G' /etc/moorline")?, "750 root moorline");
+    assert_eq!(
+        machine.ask("stat -c '%a %U %G' /var/lib/moorline-agent")?,
+        "700 moorline-agent moorline-agent"
+    );
     assert_eq!(machine.ask("id -nG moorline-agent")?, "moorline-agent dialout moorline");
     assert_eq!(machine.ask("id -nG moorline-server")?, "moorline-server moorline");
     assert_eq!(machine.enabled()?, "moorline-agent.service moorline-server.service moorline-server.socket");
@@ -36,9 +41,7 @@ fn packages_are_installed_upgraded_and_purged_cleanly() -> Result<(), Failure> {
     }
 
     machine.ask("echo '# ours' >>/etc/moorline/server.toml; echo '# ours' >/etc/moorline/agent.toml")?;
-    machine.ask(
-        "echo secret >/etc/moorline/device.key; mkdir /var/lib/moorline-agent /var/lib/moorline-server",
-    )?;
+    machine.ask("echo secret >/etc/moorline/device.key; mkdir /var/lib/moorline-server")?;
     machine.ask("systemctl --quiet disable moorline-server.socket moorline-server")?;
     machine.install("0.2.0")?;
     assert_eq!(
@@ -176,18 +179,13 @@ impl Packages {
 
 /// Makes the next version of a package, whose configuration is another.
 fn renew(deb: &Path, next: &Path) -> Result<(), Failure> {
-    let unpacked = TempDir::new()?;
-    run(Command::new("dpkg-deb").arg("--raw-extract").arg(deb).arg(unpacked.path()))?;
-    let control = unpacked.path().join("DEBIAN/control");
-    fs::write(&control, fs::read_to_string(&control)?.replace("Version: 0.1.0", "Version: 0.2.0"))?;
-    let configuration = unpacked.path().join("etc/moorline/server.toml");
+    let unpacked = Deb::unpack(deb)?;
+    unpacked.set_version("0.2.0")?;
+    let configuration = unpacked.root().join("etc/moorline/server.toml");
     if configuration.exists() {
         fs::write(&configuration, fs::read_to_string(&configuration)? + "# theirs\n")?;
     }
-    run(Command::new("dpkg-deb")
-        .args(["--root-owner-group", "-Zgzip", "--build"])
-        .arg(unpacked.path())
-        .arg(next))
+    unpacked.build(next)
 }
 
 /// This machine's system as it is, in a mount namespace where what is written goes to memory. systemd does not run in it.

@@ -144,6 +144,17 @@ fn users_of_the_services_are_made() -> Result<(), Failure> {
     Ok(())
 }
 
+/// systemd makes it as well, but not on a root file system that cannot be written, where it would start no agent.
+#[test]
+fn state_folder_of_the_agent_is_in_the_image() -> Result<(), Failure> {
+    let unit = Unit::read("moorline-agent.service")?;
+    let (name, mode) = (unit.all("StateDirectory").concat(), unit.all("StateDirectoryMode").concat());
+    let user = unit.all("User").concat();
+    let folders = fs::read_to_string(source("tmpfiles.d/moorline-agent.conf"))?;
+    assert!(folders.contains(&format!("\nd /var/lib/{name} {mode} {user} {user}\n")), "{folders}");
+    Ok(())
+}
+
 #[test]
 fn known_modems_are_named_by_vendor_product_and_interface() -> Result<(), Failure> {
     let rules = fs::read_to_string(source(MODEM_RULES))?;

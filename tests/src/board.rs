@@ -1,4 +1,4 @@
-//! Moorline installed on a guest: what its package puts on a board, and what its owner puts into /etc/moorline.
+//! Moorline on a guest: what its package puts on a board, and what its owner puts into /etc/moorline.
 
 use std::env;
 use std::fs;
@@ -19,17 +19,7 @@ pub const UNIT: &str = "moorline-agent.service";
 /// The agent is not built for it, or a file cannot be read.
 #[track_caller]
 pub fn with_agent(board: Board, pki: &Pki, device: &Credentials) -> Result<GuestSetup, Failure> {
-    let mut settings = Settings::default();
-    settings.set("server.address", guest::SERVER);
-    settings.set("server.name", SERVER_NAME);
-    settings.set("server.trust", "/etc/moorline/ca.pem");
-    settings.set("identity.certificate", "/etc/moorline/device.pem");
-    settings.set("modem.port", "/dev/ttyUSB*");
-    settings.set("heartbeat.interval", "1s");
-    settings.set("heartbeat.timeout", "4s");
-    settings.set("reconnect.first", "200ms");
-    settings.set("reconnect.max", "2s");
-    Ok(GuestSetup::new(board)
+    Ok(owned(board, pki, device)?
         .file("usr/bin/moorline-agent", 0o755, fs::read(agent(board)?)?)
         .file(
             "usr/lib/systemd/system/moorline-agent.service",
@@ -59,11 +49,36 @@ pub fn with_agent(board: Board, pki: &Pki, device: &Credentials) -> Result<Guest
             "usr/lib/modules-load.d/moorline-modem.conf",
             0o644,
             source("systemd/modules-load.d/moorline-modem.conf")?,
-        )
-        .file("etc/moorline/agent.toml", 0o644, settings.to_string())
+        ))
+}
+
+/// A board with what is its owner's alone: a configuration, the CA, the device's certificate and its key.
+///
+/// # Errors
+/// A file cannot be read.
+#[track_caller]
+pub fn owned(board: Board, pki: &Pki, device: &Credentials) -> Result<GuestSetup, Failure> {
+    Ok(GuestSetup::new(board)
+        .file("etc/moorline/agent.toml", 0o644, settings().to_string())
         .file("etc/moorline/ca.pem", 0o644, fs::read(pki.ca())?)
         .file("etc/moorline/device.pem", 0o644, fs::read(&device.certificate)?)
         .file("etc/moorline/device.key", 0o600, fs::read(&device.key)?))
+}
+
+/// What is in its configuration, for a test that changes it.
+#[must_use]
+pub fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.set("server.address", guest::SERVER);
+    settings.set("server.name", SERVER_NAME);
+    settings.set("server.trust", "/etc/moorline/ca.pem");
+    settings.set("identity.certificate", "/etc/moorline/device.pem");
+    settings.set("modem.port", "/dev/ttyUSB*");
+    settings.set("heartbeat.interval", "1s");
+    settings.set("heartbeat.timeout", "4s");
+    settings.set("reconnect.first", "200ms");
+    settings.set("reconnect.max", "2s");
+    settings
 }
 
 /// The smallest agent for a board, as `packaging/build` has left it.

@@ -7,6 +7,7 @@ pub mod certs;
 pub mod client;
 pub mod client_hello;
 pub mod confined;
+pub mod deb;
 pub mod failure;
 pub mod field;
 pub mod fleet;
