@@ -164,8 +164,9 @@ fn command(board: Board, image: &Path, root: &Path, server: Option<SocketAddr>) 
         network += &format!(",guestfwd=tcp:{SERVER}-cmd:socat STDIO TCP:{}:{}", server.ip(), server.port());
     }
     let mut command = Command::new(emulator);
+    // The root file system lies in memory and may take half of it.
     command
-        .args(["-M", "virt", "-cpu", processor, "-m", "384", "-smp", "1", "-accel", "tcg"])
+        .args(["-M", "virt", "-cpu", processor, "-m", "512", "-smp", "1", "-accel", "tcg"])
         .args(["-nodefaults", "-nographic", "-no-reboot"])
         .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
         .arg("-kernel")
