@@ -1,10 +1,12 @@
-//! A server made of rustls alone, for what the real one would never do: it picks any protocol, and says what a test
-//! writes or nothing at all.
+//! A server made of rustls and the wire alone, for what the real one would never do: it picks any protocol, and says what a
+//! test writes or nothing at all.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
+use moorline_protocol::frame::{Decoder, MAX_FRAME};
+use moorline_protocol::{DeviceMessage, ServerMessage};
 use rustix::net::sockopt::{self, Timeout};
 use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
@@ -70,6 +72,46 @@ impl BareServer {
             stream.conn.complete_io(&mut stream.sock)?;
         }
         Ok(stream)
+    }
+}
+
+/// A device's connection in messages of the native protocol.
+pub struct Conversation {
+    connection: Connection,
+    decoder: Decoder<heapless::Vec<u8, MAX_FRAME>>,
+}
+
+impl Conversation {
+    /// What comes next is a message.
+    #[must_use]
+    pub fn new(connection: Connection) -> Self {
+        Self { connection, decoder: Decoder::default() }
+    }
+
+    /// Says something.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    #[track_caller]
+    pub fn say(&mut self, message: &ServerMessage) -> Result<(), Failure> {
+        let mut frame = [0; ServerMessage::MAX_ENCODED];
+        let len = message.encode(&mut frame)?;
+        Ok(self.connection.write_all(&frame[..len])?)
+    }
+
+    /// What the device says next.
+    ///
+    /// # Errors
+    /// It is silent, has gone, or speaks nonsense.
+    #[track_caller]
+    pub fn hear(&mut self) -> Result<DeviceMessage, Failure> {
+        let mut byte = [0];
+        loop {
+            self.connection.read_exact(&mut byte)?;
+            if let Some(body) = self.decoder.next(&mut &byte[..])? {
+                return Ok(DeviceMessage::decode(body)?);
+            }
+        }
     }
 }
 

@@ -338,7 +338,14 @@ impl Footprint {
     /// # Errors
     /// It is gone.
     pub fn of(process: u32) -> Result<Self, Failure> {
-        let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+        Self::read(&fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?)
+    }
+
+    /// From a process's `smaps_rollup`.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn read(rollup: &str) -> Result<Self, Failure> {
         let kib = |name: &str| {
             let line = rollup.lines().find_map(|line| line.strip_prefix(name));
             line.and_then(|rest| rest.trim_end_matches("kB").trim().parse().ok())
