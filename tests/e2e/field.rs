@@ -1,45 +1,30 @@
 //! Agents in the field: behind carriers' NATs and on bad lines, in network namespaces. The field is proven first, with
 //! plain TCP: a NAT forgets as it says, a line is as slow as it says.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use moorline_testbed::failure::Failure;
-use moorline_testbed::field::{Field, Forgetting, Nat, Quality, Version, may_have_fields};
+use moorline_testbed::field::{
+    Field, Forgetting, Nat, Pair, Quality, Version, heard, listen, may_have_fields,
+};
 use moorline_testbed::left_out::left_out;
 
-const SOON: Duration = Duration::from_secs(2);
+const NAT: Nat = Nat { forgetting: Forgetting::Silent, after: Duration::from_secs(2) };
 
 #[test]
 fn silent_nat_drops_both_sides() -> Result<(), Failure> {
-    let Some(mut pair) = Pair::forgotten(Forgetting::Silent)? else { return Ok(()) };
-    pair.server.write_all(b"down")?;
-    assert_eq!(heard(&mut pair.device)?, "silence");
-    pair.device.write_all(b"up")?;
-    assert_eq!(heard(&mut pair.server)?, "silence");
-    Ok(())
+    proves(Forgetting::Silent)
 }
 
 #[test]
 fn remapping_nat_makes_the_server_reset() -> Result<(), Failure> {
-    let Some(mut pair) = Pair::forgotten(Forgetting::Remapping)? else { return Ok(()) };
-    pair.server.write_all(b"down")?;
-    assert_eq!(heard(&mut pair.device)?, "silence");
-    pair.device.write_all(b"up")?;
-    assert_eq!(heard(&mut pair.device)?, "reset");
-    Ok(())
+    proves(Forgetting::Remapping)
 }
 
 #[test]
 fn healing_nat_is_mended_by_the_device() -> Result<(), Failure> {
-    let Some(mut pair) = Pair::forgotten(Forgetting::Healing)? else { return Ok(()) };
-    pair.server.write_all(b"down")?;
-    assert_eq!(heard(&mut pair.device)?, "silence");
-    pair.device.write_all(b"up")?;
-    assert_eq!(heard(&mut pair.server)?, "up");
-    assert_eq!(heard(&mut pair.device)?, "down");
-    Ok(())
+    proves(Forgetting::Healing)
 }
 
 #[test]
@@ -54,6 +39,8 @@ fn flow_that_is_not_silent_is_kept() -> Result<(), Failure> {
         pair.server.write_all(b"down")?;
         assert_eq!(heard(&mut pair.device)?, "down");
     }
+    // One that remembers proves nothing else.
+    assert!(pair.prove(Nat { after: Duration::ZERO, ..NAT }).is_err());
     Ok(())
 }
 
@@ -68,7 +55,7 @@ fn line_is_as_slow_as_it_says() -> Result<(), Failure> {
     let begun = now();
     pair.device.write_all(&[b'x'; 1000])?;
     let mut all = [0; 1000];
-    pair.server.set_read_timeout(Some(10 * SOON))?;
+    pair.server.set_read_timeout(Some(Duration::from_secs(20)))?;
     pair.server.read_exact(&mut all)?;
     // 1,072 bytes with their headers at 50 kbit/s, and the latency.
     let took = now() - begun;
@@ -76,7 +63,13 @@ fn line_is_as_slow_as_it_says() -> Result<(), Failure> {
     Ok(())
 }
 
-const NAT: Nat = Nat { forgetting: Forgetting::Silent, after: Duration::from_secs(2) };
+fn proves(forgetting: Forgetting) -> Result<(), Failure> {
+    if !allowed() {
+        return Ok(());
+    }
+    let nat = Nat { forgetting, ..NAT };
+    Pair::over(&Field::behind(nat)?)?.prove(nat)
+}
 
 fn allowed() -> bool {
     let allowed = may_have_fields();
@@ -84,55 +77,6 @@ fn allowed() -> bool {
         left_out("fields need root, ip, nft and /dev/net/tun");
     }
     allowed
-}
-
-/// Two plain sockets, one at each end of a field.
-struct Pair {
-    device: TcpStream,
-    server: TcpStream,
-    _field: Option<Field>,
-}
-
-impl Pair {
-    /// A pair whose flow the carrier has forgotten.
-    fn forgotten(forgetting: Forgetting) -> Result<Option<Self>, Failure> {
-        if !allowed() {
-            return Ok(None);
-        }
-        let field = Field::behind(Nat { forgetting, ..NAT })?;
-        let mut pair = Self::over(&field)?;
-        pair._field = Some(field);
-        assert_eq!(listen(&mut pair.device, NAT.after + Duration::from_secs(1))?, "silence");
-        Ok(Some(pair))
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "plain sockets prove the field")]
-    fn over(field: &Field) -> Result<Self, Failure> {
-        let address = SocketAddr::new(field.server_address(), 0);
-        let listener = field.server.within(|| Ok(TcpListener::bind(address)?))?;
-        let address = listener.local_addr()?;
-        let mut device = field.device.within(|| Ok(TcpStream::connect(address)?))?;
-        let (mut server, _) = listener.accept()?;
-        device.write_all(b"hello")?;
-        assert_eq!(heard(&mut server)?, "hello");
-        Ok(Self { device, server, _field: None })
-    }
-}
-
-fn heard(stream: &mut TcpStream) -> Result<String, Failure> {
-    listen(stream, SOON)
-}
-
-/// What comes within `patience`, in words.
-fn listen(stream: &mut TcpStream, patience: Duration) -> Result<String, Failure> {
-    stream.set_read_timeout(Some(patience))?;
-    let mut buffer = [0; 64];
-    match stream.read(&mut buffer) {
-        Ok(len) => Ok(String::from_utf8_lossy(&buffer[..len]).into_owned()),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok("silence".to_owned()),
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok("reset".to_owned()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a line's latency is measured")]

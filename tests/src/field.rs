@@ -12,6 +12,7 @@
 mod line;
 mod namespace;
 mod nat;
+mod plain;
 mod tun;
 
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ use crate::failure::Failure;
 pub use line::{Line, Quality, Traffic};
 pub use namespace::{Namespace, may_have_fields};
 pub use nat::{Forgetting, Nat};
+pub use plain::{Pair, heard, listen};
 
 /// The device's end of the line.
 pub const LINE: &str = "line0";

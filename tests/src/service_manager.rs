@@ -50,6 +50,12 @@ impl ServiceManager {
         Ok(Self { socket: socket.to_owned(), watchdog, heard, next: [0] })
     }
 
+    /// Every assignment so far.
+    #[must_use]
+    pub fn heard(&self) -> Vec<String> {
+        self.heard.all()
+    }
+
     /// What the service finds in its environment.
     #[must_use]
     pub fn environment(&self) -> [(&'static str, OsString); 2] {
@@ -65,8 +71,17 @@ impl ServiceManager {
     /// It did not come in time.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) -> Result<String, Failure> {
+        self.wait_for_within(text, PATIENCE)
+    }
+
+    /// As [`Self::wait_for`], but not longer than `patience`.
+    ///
+    /// # Errors
+    /// It did not come in time.
+    #[track_caller]
+    pub fn wait_for_within(&mut self, text: &str, patience: Duration) -> Result<String, Failure> {
         let pick = |line: &str| line.contains(text).then(|| line.to_owned());
-        match self.heard.find(&mut self.next, PATIENCE, pick) {
+        match self.heard.find(&mut self.next, patience, pick) {
             Found::Yes(assignment) => Ok(assignment),
             Found::Ended | Found::Silent => {
                 let all = self.heard.all().join("\n    ");
