@@ -15,6 +15,20 @@ use crate::session::End;
 /// A server that asks for more has made a mistake; a device that obeyed it would be lost.
 pub const LONGEST_ABSENCE: Duration = Duration::from_secs(24 * 3600);
 
+/// What a link was at when it broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The handshake.
+    Handshake,
+    /// The handshake was over on this side and the server's answer was waited for, which is when a server refuses a
+    /// certificate; its reason may be lost with the connection.
+    Greeted,
+    /// A session stood, and this side had just ended a silence.
+    SilenceEnded,
+    /// A session stood.
+    Online,
+}
+
 /// One fault.
 #[derive(Debug)]
 pub struct Fault {
@@ -61,11 +75,10 @@ impl Fault {
         Self { step, cause, text, retry_after: None, server_lost: false, alpn: false }
     }
 
-    /// A broken link. `greeted`: the handshake was over on this side and the server's answer was waited for, which is when
-    /// a server refuses a certificate; its reason may be lost with the connection.
+    /// A broken link.
     #[must_use]
-    pub fn of_link(error: &LinkError, greeted: bool, utc_ms: i64) -> Self {
-        let step = if greeted { Step::Session } else { Step::Tls };
+    pub fn of_link(error: &LinkError, moment: Moment, utc_ms: i64) -> Self {
+        let step = if moment == Moment::Handshake { Step::Tls } else { Step::Session };
         match error {
             LinkError::Tls(fault) => {
                 let (cause, text) = refusal::explain(fault, utc_ms);
@@ -80,10 +93,10 @@ impl Fault {
                     LinkError::Closed { cleanly: true } => "the server closed the connection".to_owned(),
                     _ => "the connection was cut".to_owned(),
                 };
-                if greeted {
+                if moment == Moment::Greeted {
                     text.push_str(" before the server answered: if it refused this device, its log says why");
                 }
-                Self { server_lost: true, ..Self::network(step, text) }
+                Self { server_lost: is_server_lost(error, moment), ..Self::network(step, text) }
             }
         }
     }
@@ -137,5 +150,54 @@ impl Fault {
             _ => (Cause::Ended, "it gave no reason that is known here"),
         };
         Self::new(Step::Session, cause, format!("the server said goodbye: {text}"))
+    }
+}
+
+/// Whether a broken link tells of a server that all its devices lost in this second.
+///
+/// A reset that answers this device's first word after a silence tells that the host does not know the flow: behind a NAT
+/// that forgot it and gave the word another port, it never did. Where it was started anew meanwhile, other devices' silences
+/// end at other times. What the kernel says of the way (timed out, unreachable) is lost coverage.
+fn is_server_lost(error: &LinkError, moment: Moment) -> bool {
+    match error {
+        LinkError::Socket(error) => match error.kind() {
+            ErrorKind::ConnectionReset => moment != Moment::SilenceEnded,
+            kind => kind == ErrorKind::BrokenPipe,
+        },
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spreads(error: &LinkError, moment: Moment) -> bool {
+        Fault::of_link(error, moment, 0).server_lost
+    }
+
+    #[test]
+    fn server_that_lets_a_session_go_is_lost() {
+        for moment in [Moment::Online, Moment::SilenceEnded] {
+            for cleanly in [true, false] {
+                assert!(spreads(&LinkError::Closed { cleanly }, moment));
+            }
+        }
+        assert!(spreads(&LinkError::Socket(ErrorKind::ConnectionReset.into()), Moment::Online));
+        assert!(spreads(&LinkError::Socket(ErrorKind::BrokenPipe.into()), Moment::Online));
+    }
+
+    #[test]
+    fn nat_that_forgot_the_flow_loses_no_server() {
+        assert!(!spreads(&LinkError::Socket(ErrorKind::ConnectionReset.into()), Moment::SilenceEnded));
+    }
+
+    #[test]
+    fn way_that_is_gone_loses_no_server() {
+        for kind in [ErrorKind::TimedOut, ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable] {
+            for moment in [Moment::Online, Moment::SilenceEnded] {
+                assert!(!spreads(&LinkError::Socket(kind.into()), moment), "{kind:?}");
+            }
+        }
     }
 }

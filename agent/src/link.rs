@@ -117,6 +117,12 @@ impl Link {
         self.session.as_mut()
     }
 
+    /// Whether the session has just ended a silence.
+    #[must_use]
+    pub fn is_ending_silence(&self, now: Now) -> bool {
+        self.session.as_ref().is_some_and(|session| session.is_ending_silence(now))
+    }
+
     /// What to wait for.
     #[must_use]
     pub fn interest(&self) -> PollFlags {

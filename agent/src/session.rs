@@ -239,6 +239,13 @@ impl Session {
         self.due.heartbeat |= self.state == State::Registered && self.owed.is_none();
     }
 
+    /// Whether this side has just ended a silence in which a NAT may have forgotten the flow: its answer is owed, or there is
+    /// none to what was said.
+    #[must_use]
+    pub fn is_ending_silence(&self, now: Now) -> bool {
+        self.silence.was_long() && (self.owed.is_some() || self.silence.was_just_ended(now))
+    }
+
     fn next_due(&mut self, now: Now) -> Option<Say> {
         if std::mem::take(&mut self.due.greeting) {
             self.ask(now);

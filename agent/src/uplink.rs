@@ -25,7 +25,7 @@ use crate::clock::{Now, Utc};
 use crate::config::Config;
 use crate::diagnosis::{Diagnosis, Step as At};
 use crate::dns::Resolver;
-use crate::fault::{Fault, LONGEST_ABSENCE};
+use crate::fault::{Fault, LONGEST_ABSENCE, Moment};
 use crate::identification::Model;
 use crate::ledger::Ledger;
 use crate::link::{Link, LinkError};
@@ -327,7 +327,7 @@ impl Uplink {
         let target = *target;
         let moved = move_bytes(link, ready, now).and_then(|()| link.poll(now));
         match moved {
-            Err(error) => self.on_tried(target, &Fault::of_link(&error, false, now.utc_ms), now),
+            Err(error) => self.on_tried(target, &Fault::of_link(&error, Moment::Handshake, now.utc_ms), now),
             Ok(_) if link.is_secured() => self.register(now),
             Ok(_) if now.instant >= *deadline => {
                 let text = "no TLS handshake within 30 s: what accepts the connection says nothing";
@@ -361,8 +361,12 @@ impl Uplink {
         }
         if let Err(error) = moved {
             self.keeping.on_broken(&error);
-            let greeted = matches!(self.state, State::Registering { .. });
-            self.on_lost(&Fault::of_link(&error, greeted, now.utc_ms), now);
+            let moment = match &self.state {
+                State::Online { link, .. } if link.is_ending_silence(now) => Moment::SilenceEnded,
+                State::Online { .. } => Moment::Online,
+                _ => Moment::Greeted,
+            };
+            self.on_lost(&Fault::of_link(&error, moment, now.utc_ms), now);
         }
     }
 

@@ -61,6 +61,21 @@ fn silence_is_learned_to_four_fifths_of_what_the_nat_bears() {
     }
 }
 
+/// The server wants returns spread over an hour; a device that lost nothing but its mapping is back within seconds.
+#[test]
+fn reset_of_a_nat_that_remaps_is_no_lost_server() {
+    let mut life = life(NatKind::Remapping, Some(10 * MINUTE));
+    life.spread = HOUR;
+    life.run_for(6 * HOUR);
+    assert_eq!((life.tally.sessions, life.tally.spread), (3, 0));
+    // Two silences of 684 s died in a row, and what found that out took ten seconds and a round trip.
+    let [.., second, third] = life.tally.tries[..] else { unreachable!("three sessions") };
+    let between = third - second;
+    assert!((694..704).contains(&between.as_secs()), "{between:?}");
+    life.kill_server();
+    assert_eq!(life.tally.spread, 1);
+}
+
 #[test]
 fn nat_that_never_forgets_is_held_at_the_longest() {
     for kind in KINDS {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use moorline_agent::keepalive::{Interval, Notice, Settings};
 use moorline_testbed::life::{BUDGET, Life};
 use moorline_testbed::network::{Nat, NatKind, Network};
-use moorline_testbed::weather::Weather;
+use moorline_testbed::weather::{Trouble, Weather};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -37,6 +37,7 @@ fn device_is_back_after_every_spell_and_harms_no_network() {
         let year = Year::live(seed, true);
         year.attempts_stay_within_the_budget();
         year.silence_fits_the_nat();
+        year.only_a_lost_server_spreads_returns();
     }
 }
 
@@ -56,6 +57,8 @@ struct Year {
     nat: Nat,
     life: Life,
     jumps: usize,
+    /// How often the server died and its host told so.
+    deaths: usize,
 }
 
 impl Year {
@@ -70,13 +73,14 @@ impl Year {
         life.spread = Duration::from_secs(120);
         let mut weather = Weather::new(seed);
         weather.clock_jumps = clock_jumps;
-        let (mut told, mut jumps) = (Vec::new(), 0);
+        let (mut told, mut jumps, mut deaths) = (Vec::new(), 0, 0);
         while life.elapsed() < 365 * DAY {
             life.run_for(weather.fair() - HOUR);
             let spell = weather.spell();
             told.push(format!("{:>5} h: {spell}", life.elapsed().as_secs() / 3600));
             let before = life.clock_ahead_ms;
             weather.play(spell, &mut life);
+            deaths += usize::from(spell.trouble == Trouble::ServerDead);
             jumps += usize::from(life.clock_ahead_ms != before);
             // Where the budget is spent, the rollover; it is at most a day for attempts.
             let back = if life.budget.may_attempt(life.now()).is_ok() { BACK } else { DAY + BACK };
@@ -90,7 +94,7 @@ impl Year {
         }
         // Two weeks of fair weather, so that what was learned shows.
         life.run_for(14 * DAY);
-        Self { seed, nat, life, jumps }
+        Self { seed, nat, life, jumps, deaths }
     }
 
     fn attempts_stay_within_the_budget(&self) {
@@ -100,6 +104,12 @@ impl Year {
             let most = periods.map(<[Duration]>::len).max().unwrap_or(0);
             assert!(most <= limit, "seed {}: {most} tries in {length:?}", self.seed);
         }
+    }
+
+    /// Whatever else ends a session, a NAT's reset among it: the device comes at once.
+    fn only_a_lost_server_spreads_returns(&self) {
+        let spread = self.life.tally.spread;
+        assert!(spread <= self.deaths, "seed {}: {spread} for {} deaths", self.seed, self.deaths);
     }
 
     fn silence_fits_the_nat(&self) {

@@ -1,14 +1,17 @@
 //! A device's life on a modelled network, in virtual time: the agent's own session, keepalive, budget and backoff against
 //! the server's own session, over one connection after another. A month takes some milliseconds.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moorline_agent::backoff::{Backoff, Cause, Limits};
 use moorline_agent::budget::{self, Budget, Bytes, Purpose, Snapshot, Spent};
 use moorline_agent::clock::Now as DeviceNow;
+use moorline_agent::fault::{Fault, Moment};
 use moorline_agent::keepalive::{Keepalive, Learned, Notice, Settings};
-use moorline_agent::session::{self as agent, End, Greeting, InFlight, Session as Device};
+use moorline_agent::link::LinkError;
+use moorline_agent::session::{self as agent, Echo, End, Greeting, InFlight, Session as Device};
 use moorline_protocol::{DeviceMessage, Imei};
 use moorline_server::clock::Now as ServerNow;
 use moorline_server::session::{self as server, Policy, Session as Server};
@@ -32,8 +35,14 @@ pub struct Tally {
     pub failed_tries: usize,
     /// When each try was made, after the start.
     pub tries: Vec<Duration>,
-    /// The server's questions that were answered.
+    /// The server's questions that came at the end of a silence.
     pub echoes: usize,
+    /// Those that were answered.
+    pub echoes_answered: usize,
+    /// Questions for the time.
+    pub times: usize,
+    /// Returns that were spread, the server having been lost.
+    pub spread: usize,
     /// The device's own heartbeats that arrived.
     pub heartbeats: usize,
     /// Packets that were sent on connections that are over.
@@ -171,8 +180,11 @@ impl Life {
         connection.server_gone = true;
         if self.network.covered && !self.network.black_hole {
             self.close(&connection);
-            let delay = self.backoff.server_lost(self.now - self.since, self.spread);
-            self.next_try = Some(self.now + delay);
+            self.on_lost(&broken(
+                &connection.device,
+                &LinkError::Closed { cleanly: false },
+                self.device_now(),
+            ));
         } else {
             self.connection = Some(connection);
         }
@@ -196,13 +208,25 @@ impl Life {
             self.connect();
         }
         let Some(mut connection) = self.connection.take() else { return };
-        if self.serve(&mut connection) {
-            self.connection = Some(connection);
-        } else {
-            self.close(&connection);
-            let healthy = self.now - self.since;
-            self.next_try = Some(self.now + self.backoff.next_delay(Cause::Network, healthy, None));
+        match self.serve(&mut connection) {
+            Ok(()) => self.connection = Some(connection),
+            Err(fault) => {
+                self.close(&connection);
+                self.on_lost(&fault);
+            }
         }
+    }
+
+    /// The session is over: the next try is waited for as `uplink.rs` does.
+    fn on_lost(&mut self, fault: &Fault) {
+        let healthy = self.now - self.since;
+        let delay = if fault.server_lost {
+            self.tally.spread += 1;
+            self.backoff.server_lost(healthy, self.spread)
+        } else {
+            self.backoff.next_delay(fault.cause, healthy, fault.retry_after)
+        };
+        self.next_try = Some(self.now + delay);
     }
 
     /// Books what a connection has taken.
@@ -266,25 +290,23 @@ impl Life {
         self.next_try = Some(self.now + after + delay);
     }
 
-    /// Everything that is to happen at this instant; `false` once the device has no connection any more.
-    fn serve(&mut self, connection: &mut Connection) -> bool {
+    /// Everything that is to happen at this instant, or what left the device without a connection.
+    fn serve(&mut self, connection: &mut Connection) -> Result<(), Fault> {
         let came_up = connection.up.turn(&mut self.network, self.now);
         let came_down = connection.down.turn(&mut self.network, self.now);
         if connection.server_gone && !came_up.is_empty() {
-            return false;
+            return Err(reset(&connection.device, self.device_now()));
         }
         came_up.iter().for_each(|bytes| self.deliver_up(bytes, connection));
         for bytes in came_down {
             let mut input = bytes.as_slice();
             while !input.is_empty() {
                 connection.device.handle_bytes(&mut input, self.device_now());
-                if !self.drain_device(connection) {
-                    return false;
-                }
+                self.drain_device(connection)?;
             }
         }
         if connection.up.is_reset(self.now) {
-            return false;
+            return Err(reset(&connection.device, self.device_now()));
         }
         let in_flight = InFlight(connection.up.is_in_flight());
         connection.device.handle_timeout(self.device_now(), in_flight);
@@ -308,7 +330,7 @@ impl Life {
         }
     }
 
-    fn drain_device(&mut self, connection: &mut Connection) -> bool {
+    fn drain_device(&mut self, connection: &mut Connection) -> Result<(), Fault> {
         let mut out = [0; agent::MAX_TRANSMIT];
         loop {
             if let Some(event) = connection.device.poll_event() {
@@ -317,14 +339,18 @@ impl Life {
                 }
                 self.tally.notices.extend(self.keepalive.take_notice());
                 self.tally.writes.extend(self.keepalive.take_learned());
-                if let agent::Event::Ended(end) = event {
-                    assert!(!matches!(end, End::Protocol(_) | End::Rejected { .. }), "{end:?}");
-                    return false;
+                match event {
+                    agent::Event::Echo(Echo::Came { .. }) => self.tally.echoes += 1,
+                    agent::Event::Ended(end) => {
+                        assert!(!matches!(end, End::Protocol(_) | End::Rejected { .. }), "{end:?}");
+                        return Err(Fault::of_session(&end));
+                    }
+                    _ => {}
                 }
             } else if let Some(len) = connection.device.poll_transmit(&mut out, self.device_now()) {
                 connection.up.send(&out[..len], &mut self.network, self.now);
             } else {
-                return true;
+                return Ok(());
             }
         }
     }
@@ -341,7 +367,8 @@ impl Life {
                         connection.server.accept(self.tally.sessions as u64, self.spread);
                     }
                     server::Event::Heartbeat => self.tally.heartbeats += 1,
-                    server::Event::EchoAck { .. } => self.tally.echoes += 1,
+                    server::Event::EchoAck { .. } => self.tally.echoes_answered += 1,
+                    server::Event::TimeAsked => self.tally.times += 1,
                     server::Event::Ended(_) => connection.server_gone = true,
                     _ => {}
                 }
@@ -362,4 +389,14 @@ impl Life {
     fn utc_ms(&self) -> i64 {
         START_UTC_MS + i64::try_from(self.elapsed().as_millis()).expect("no test runs for aeons")
     }
+}
+
+/// What this error tells of the link under a session that stood.
+fn broken(device: &Device, error: &LinkError, now: DeviceNow) -> Fault {
+    let moment = if device.is_ending_silence(now) { Moment::SilenceEnded } else { Moment::Online };
+    Fault::of_link(error, moment, now.utc_ms)
+}
+
+fn reset(device: &Device, now: DeviceNow) -> Fault {
+    broken(device, &LinkError::Socket(ErrorKind::ConnectionReset.into()), now)
 }

@@ -80,6 +80,16 @@ impl Silence {
         self.heard_at = now.instant;
     }
 
+    /// Whether nothing had been heard for long when something was said, and nothing since. No NAT in the field forgets sooner.
+    pub(super) fn was_long(&self) -> bool {
+        self.sent_at.saturating_duration_since(self.heard_at) >= GRACE
+    }
+
+    /// Whether that which was said may still be on its way.
+    pub(super) fn was_just_ended(&self, now: Now) -> bool {
+        now.instant.saturating_duration_since(self.sent_at) < GRACE
+    }
+
     /// The silence that the server is to be told, seconds, when it was told another one.
     pub(super) fn take_untold(&mut self) -> Option<u32> {
         let Pace::Probed(silence) = self.pace else { return None };
@@ -190,6 +200,19 @@ mod tests {
         let (mut silence, at) = probed();
         assert_eq!(silence.over(at(SILENCE + 2 * GRACE)), Some(Break::Heartbeat));
         assert_eq!((silence.misses_echo(), silence.answered()), (false, None));
+    }
+
+    #[test]
+    fn question_right_after_an_answer_ends_no_silence() {
+        let (mut silence, at) = probed();
+        silence.heard(at(SILENCE));
+        silence.sent(at(SILENCE));
+        assert!(!silence.was_long());
+        silence.sent(at(2 * SILENCE));
+        assert!(silence.was_long() && silence.was_just_ended(at(2 * SILENCE + SECOND)));
+        assert!(!silence.was_just_ended(at(3 * SILENCE)));
+        silence.heard(at(2 * SILENCE + SECOND));
+        assert!(!silence.was_long());
     }
 
     #[test]
