@@ -16,6 +16,7 @@ use crate::budget::{Gauge, Tally};
 use crate::clock::Now;
 use crate::outq;
 use crate::session::{Dialect, Event, Greeting, InFlight, MAX_TRANSMIT, Session, Terms};
+use crate::tcp;
 
 /// How long bytes may wait for room in TCP's buffer. What is sent between two answers fits into the smallest buffer, so
 /// no room for this long means that the way is gone.
@@ -214,6 +215,9 @@ impl Link {
                 Err(error) if is_transient(&error) => break,
                 Err(_) => return Err(LinkError::Closed { cleanly: false }),
             }
+        }
+        if self.session.as_mut().is_some_and(Session::take_unanswered) {
+            tcp::acknowledge(&self.socket);
         }
         if self.ended { Err(LinkError::Closed { cleanly: false }) } else { Ok(None) }
     }

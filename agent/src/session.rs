@@ -246,6 +246,12 @@ impl Session {
         self.silence.was_long() && (self.owed.is_some() || self.silence.was_just_ended(now))
     }
 
+    /// Whether something was heard to which nothing was said, in a session whose silences the server ends: the next that it
+    /// says is a question, whose acknowledgement is to wait for the answer.
+    pub const fn take_unanswered(&mut self) -> bool {
+        self.silence.take_unanswered()
+    }
+
     fn next_due(&mut self, now: Now) -> Option<Say> {
         if std::mem::take(&mut self.due.greeting) {
             self.ask(now);
@@ -371,8 +377,11 @@ impl Session {
 
     /// An Echo is no answer: it shows that the way down works, not that a question arrived.
     fn on_echo(&mut self, token: u32, now: Now) {
-        self.due.echo = Some(token);
-        if let Some(echo) = self.silence.echoed(now) {
+        let shown = self.silence.echoed(now);
+        if self.silence.wants_word(shown) {
+            self.due.echo = Some(token);
+        }
+        if let Some(echo) = shown {
             self.emit(Event::Echo(echo));
         }
     }

@@ -18,7 +18,8 @@ pub enum ServerMessage {
     Rejected(Rejected),
     /// 4: the server ends the session.
     Goodbye(ServerGoodbye),
-    /// 5: asks whether the way down works. Answered by `EchoAck`.
+    /// 5: asks whether the way down works. Answered by `EchoAck`; but a device that told its silence by Interval, and said
+    /// something in the one that this ends, may leave it to TCP to acknowledge.
     Echo {
         /// Comes back in the answer.
         token: u32,

@@ -177,7 +177,7 @@ impl Session {
             return;
         }
         match self.silence.due(now.instant) {
-            Some(Due::Echo(token)) => self.echo(token),
+            Some(Due::Echo(token)) => self.echo(token.into()),
             Some(Due::End) => {
                 let cause = if self.state == State::ExpectHello { Cause::NoHello } else { Cause::Idle };
                 self.end(cause, Duration::ZERO);

@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use moorline_agent::budget::RECONNECT;
+use moorline_agent::keepalive::{Interval, Learned, Settings};
 use moorline_testbed::failure::Failure;
 use moorline_testbed::field::{Field, Version, may_have_fields};
 use moorline_testbed::left_out::left_out;
+use moorline_testbed::life::Life;
 use moorline_testbed::measure::Probe;
+use moorline_testbed::network::{Nat, NatKind, Network};
 
 /// A kernel keeps an acknowledgement back for 200 ms at most.
 const QUIET: Duration = Duration::from_millis(400);
 
-/// The interval that a month is reckoned with, and what a month then has.
-const INTERVAL: Duration = Duration::from_secs(29 * 60);
+/// The longest silence that is learned, and what a month is.
+const LONGEST: Duration = Duration::from_secs(29 * 60);
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Bytes on the line.
@@ -21,34 +24,68 @@ struct Costs {
     full: u64,
     resumed: u64,
     heartbeat: u64,
+    /// The device tells its longest silence.
+    told: u64,
+    /// The server's question at its end, left to TCP to acknowledge.
+    echo: u64,
+    /// The same with the device's answer.
+    echo_answered: u64,
+    time: u64,
 }
 
 impl Costs {
-    /// A month of one session that stands: its beginning, its heartbeats, and a time question a day, which takes a few bytes
-    /// more than the heartbeat that it stands for.
-    fn month(&self) -> u64 {
-        const TIME_MORE: u64 = 60;
-        self.full + MONTH.as_secs().div_ceil(INTERVAL.as_secs()) * self.heartbeat + 30 * TIME_MORE
+    /// A month of one session that stands: what both programs' sessions say in it, in virtual time, each at its price.
+    fn month(&self, interval: Interval) -> u64 {
+        let settings = Settings {
+            interval,
+            min: Duration::from_secs(5 * 60),
+            max: LONGEST,
+            timeout: Duration::from_secs(10),
+        };
+        let network = Network::new(Nat { kind: NatKind::Healing, timeout: None }, 1);
+        let mut life = Life::new(network, settings, 1);
+        life.keepalive.move_to(Learned { good: 29 * 60, dead: 0 });
+        life.run_for(MONTH);
+        let tally = &life.tally;
+        assert_eq!(tally.sessions, 1, "{tally:?}");
+        let answered = tally.echoes_answered as u64;
+        self.full
+            + self.told
+            + answered * self.echo_answered
+            + (tally.echoes as u64 - answered) * self.echo
+            + tally.heartbeats as u64 * self.heartbeat
+            // The first is in what a reconnect costs.
+            + (tally.times as u64 - 1) * self.time
+    }
+
+    fn learned(&self) -> u64 {
+        self.month(Interval::Adaptive)
+    }
+
+    fn fixed(&self) -> u64 {
+        self.month(Interval::Fixed(LONGEST))
     }
 }
 
 #[test]
 fn ipv4_costs_what_is_promised() -> Result<(), Failure> {
     let Some(costs) = measure(Version::V4)? else { return Ok(()) };
-    assert_eq!(costs.heartbeat, 204);
+    assert_eq!((costs.heartbeat, costs.echo, costs.echo_answered), (204, 129, 206));
     assert!(costs.full <= 3100, "{costs:?}");
     assert!(costs.resumed <= 1950, "{costs:?}");
-    assert!(costs.month() <= 310_000, "{} {costs:?}", costs.month());
+    assert!(costs.learned() <= 260_000, "{} {costs:?}", costs.learned());
+    assert!(costs.fixed() <= 312_000, "{} {costs:?}", costs.fixed());
     Ok(())
 }
 
 #[test]
 fn ipv6_costs_what_is_promised() -> Result<(), Failure> {
     let Some(costs) = measure(Version::V6)? else { return Ok(()) };
-    assert_eq!(costs.heartbeat, 264);
+    assert_eq!((costs.heartbeat, costs.echo, costs.echo_answered), (264, 169, 266));
     assert!(costs.full <= 3500, "{costs:?}");
     assert!(costs.resumed <= 2350, "{costs:?}");
-    assert!(costs.month() <= 400_000, "{} {costs:?}", costs.month());
+    assert!(costs.learned() <= 336_000, "{} {costs:?}", costs.learned());
+    assert!(costs.fixed() <= 402_000, "{} {costs:?}", costs.fixed());
     Ok(())
 }
 
@@ -77,18 +114,33 @@ fn measure(version: Version) -> Result<Option<Costs>, Failure> {
         return Ok(None);
     }
     let field = Field::new(version)?;
-    let mut probe = Probe::across(&field)?;
-    // A busy machine's kernel sends acknowledgements by themselves that else go with data: the least is the device's own.
-    let full = least(|| {
+    let mut probe = Probe::across_hastily(&field)?;
+    let full = few(|| {
         // Takes the ticket, if there is one.
         probe.race()?;
         connect(&field, &mut probe)
     })?;
-    let resumed = least(|| connect(&field, &mut probe))?;
+    let resumed = few(|| connect(&field, &mut probe))?;
     probe.connect()?;
-    let heartbeat = least(|| heartbeat(&field, &mut probe))?;
-    let costs = Costs { full: full.passed, resumed: resumed.passed, heartbeat: heartbeat.passed };
-    println!("{version:?}: {costs:?}, a month {}", costs.month());
+    let heartbeat = few(|| passing(&field, &mut probe, |probe| probe.heartbeat().map(drop)))?;
+    let time = few(|| passing(&field, &mut probe, Probe::ask_time))?;
+    let told = passing(&field, &mut probe, |probe| probe.tell(LONGEST))?.passed;
+    let (mut echo, mut echo_answered) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        // Of two questions the device answers the second.
+        echo.push(passing(&field, &mut probe, |probe| probe.be_silent(LONGEST))?);
+        echo_answered.push(passing(&field, &mut probe, |probe| probe.be_silent(LONGEST))?);
+    }
+    let costs = Costs {
+        full: least(full)?,
+        resumed: least(resumed)?,
+        heartbeat: least(heartbeat)?,
+        told,
+        echo: least(echo)?,
+        echo_answered: least(echo_answered)?,
+        time: least(time)?,
+    };
+    println!("{version:?}: {costs:?}, a month learned {}, fixed {}", costs.learned(), costs.fixed());
     Ok(Some(costs))
 }
 
@@ -107,14 +159,18 @@ struct Measured {
     counted: u64,
 }
 
-/// The least of a few.
-fn least(mut one: impl FnMut() -> Result<Measured, Failure>) -> Result<Measured, Failure> {
-    let few = (0..5).map(|_| one()).collect::<Result<Vec<_>, _>>()?;
+fn few(mut one: impl FnMut() -> Result<Measured, Failure>) -> Result<Vec<Measured>, Failure> {
+    (0..5).map(|_| one()).collect()
+}
+
+/// The least of a few: a busy machine's kernel sends acknowledgements by themselves that else go with data, and the least is
+/// the device's own.
+fn least(few: Vec<Measured>) -> Result<u64, Failure> {
     let least = few.into_iter().min_by_key(|one| one.passed).ok_or_else(|| Failure::new("none"))?;
     let Measured { passed, counted } = least;
     assert!(counted.abs_diff(passed) <= passed / 10, "the agent's estimate is not honest: {least:?}");
     assert!(passed <= RECONNECT, "more than the budget takes an attempt for: {least:?}");
-    Ok(least)
+    Ok(passed)
 }
 
 fn connect(field: &Field, probe: &mut Probe<'_>) -> Result<Measured, Failure> {
@@ -126,10 +182,15 @@ fn connect(field: &Field, probe: &mut Probe<'_>) -> Result<Measured, Failure> {
     Ok(Measured { passed, counted: welcomed + probe.counted().sum().sum() })
 }
 
-fn heartbeat(field: &Field, probe: &mut Probe<'_>) -> Result<Measured, Failure> {
+/// What passes while a session that stands does something.
+fn passing<'f>(
+    field: &Field,
+    probe: &mut Probe<'f>,
+    what: impl FnOnce(&mut Probe<'f>) -> Result<(), Failure>,
+) -> Result<Measured, Failure> {
     let before = field.line.settled(QUIET);
     let _ = probe.counted();
-    probe.heartbeat()?;
+    what(probe)?;
     let passed = field.line.settled(QUIET).since(before).bytes();
     Ok(Measured { passed, counted: probe.counted().sum().sum() })
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use moorline_agent::backoff::{Backoff, Cause, Limits};
-use moorline_agent::session::{self as agent, End};
+use moorline_agent::session::{self as agent, End, Pace};
 use moorline_protocol::{DeviceMessage, Imei, ImeiError, Status, rejection, server_goodbye};
 use moorline_server::session::{self as server, Binding, Event, Rejection};
 use moorline_testbed::pair::{Pair, Setup};
@@ -315,7 +315,22 @@ fn device_that_told_its_silence_is_asked_after_it() {
 }
 
 #[test]
-fn device_that_does_not_answer_is_asked_once_and_let_go() {
+fn learning_device_answers_every_other_question() {
+    let mut setup = Setup::default();
+    setup.terms.interval = 30 * MINUTE;
+    let mut pair = setup.join();
+    pair.run_for(5 * SECOND);
+    let from = pair.elapsed();
+    pair.sessions().0.set_pace(Pace::Probed(5 * MINUTE));
+    pair.run_for(21 * MINUTE);
+    let answers: Vec<_> = ends_and_echoes(&pair, from).into_iter().map(|(_, event)| event).collect();
+    assert_eq!(answers, [&Event::EchoAck { token: 2 }, &Event::EchoAck { token: 4 }]);
+    let came = |event: &agent::Event| matches!(event, agent::Event::Echo(agent::Echo::Came { .. }));
+    assert_eq!(pair.device_events.iter().filter(|(_, event)| came(event)).count(), 4);
+}
+
+#[test]
+fn device_that_does_not_answer_is_let_go() {
     let mut setup = Setup::default();
     setup.terms.interval = 30 * MINUTE;
     let mut pair = setup.join();

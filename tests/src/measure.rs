@@ -17,7 +17,7 @@ use moorline_agent::budget::{Tally, Traffic};
 use moorline_agent::clock::{self, Now, TicketClock};
 use moorline_agent::link::{Link, LinkError};
 use moorline_agent::round_trip::RoundTrip;
-use moorline_agent::session::{Event, Greeting, Terms};
+use moorline_agent::session::{Echo, Event, Greeting, Pace, Terms};
 use moorline_agent::tls::{self, MinVersion, Tls};
 use moorline_agent::trusted_time::TrustedTime;
 use moorline_agent::{credentials, tcp};
@@ -32,10 +32,16 @@ use crate::field::Field;
 use crate::process::PATIENCE;
 use crate::programs::program_in;
 use crate::relay::{Bytes, Relay};
-use crate::rig::{IMEI, Rig, SERVER_NAME, Server};
+use crate::rig::{IMEI, Rig, SERVER_NAME, Server, ServerSetup};
 
 /// The heartbeat interval that the probe asks for.
 const INTERVAL: Duration = Duration::from_secs(60);
+
+/// After which the agent asks for the time again.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// What a hasty server takes the longest silence for, so that no test waits for as long as a device does.
+const SERVERS_SILENCE: &str = "2s";
 
 /// A device whose link is driven by hand.
 pub struct Probe<'f> {
@@ -138,12 +144,27 @@ impl<'f> Probe<'f> {
     /// # Errors
     /// Something of it does not start.
     pub fn across(field: &'f Field) -> Result<Self, Failure> {
+        Self::in_field(field, |server| server)
+    }
+
+    /// As [`Self::across`], with a server that takes any silence for [`SERVERS_SILENCE`].
+    ///
+    /// # Errors
+    /// Something of it does not start.
+    pub fn across_hastily(field: &'f Field) -> Result<Self, Failure> {
+        Self::in_field(field, |server| server.set("session.heartbeat_max", SERVERS_SILENCE))
+    }
+
+    fn in_field(
+        field: &'f Field,
+        with: impl FnOnce(ServerSetup) -> ServerSetup + Send,
+    ) -> Result<Self, Failure> {
         field
             .server
             .within(|| {
                 let rig = Rig::new()?;
                 let at = SocketAddr::new(field.server_address(), 0);
-                let server = rig.server()?.set("listen.devices", at).start()?;
+                let server = with(rig.server()?.set("listen.devices", at)).start()?;
                 let way = Way::Field(field, server.devices());
                 Ok((way, server, rig))
             })
@@ -275,15 +296,56 @@ impl<'f> Probe<'f> {
     /// # Errors
     /// There is no link, or no answer.
     pub fn heartbeat(&mut self) -> Result<Heartbeat, Failure> {
-        let link = self.link.as_mut().ok_or_else(|| Failure::new("connect first"))?;
         let before = self.way.bytes();
         // The heartbeat is due once the interval has passed, which the session takes from its argument.
         self.ahead += INTERVAL;
         let ahead = self.ahead;
+        let link = self.link()?;
         let mut outcome = Ok(());
         let allocated = allocation_counter::measure(|| outcome = beat(link, ahead));
         outcome?;
         Ok(Heartbeat { bytes: self.way.bytes().since(before), allocations: allocated.count_total })
+    }
+
+    /// Tells the server the silence that the device has learned.
+    ///
+    /// # Errors
+    /// There is no link.
+    pub fn tell(&mut self, silence: Duration) -> Result<(), Failure> {
+        let ahead = self.ahead;
+        let link = self.link()?;
+        let session = link.session().ok_or_else(|| Failure::new("no session"))?;
+        session.set_pace(Pace::Probed(silence));
+        drain(link, ahead)
+    }
+
+    /// A silence as long as was told, to the server's question at its end and to what the device makes of it.
+    ///
+    /// # Errors
+    /// There is no link, or no question.
+    pub fn be_silent(&mut self, silence: Duration) -> Result<(), Failure> {
+        self.ahead += silence;
+        let ahead = self.ahead;
+        let link = self.link()?;
+        while !matches!(step(link, later(ahead))?, Some(Event::Echo(Echo::Came { .. }))) {}
+        drain(link, ahead)
+    }
+
+    /// A day later the time is asked for.
+    ///
+    /// # Errors
+    /// There is no link, or no answer.
+    pub fn ask_time(&mut self) -> Result<(), Failure> {
+        self.ahead += DAY;
+        let ahead = self.ahead;
+        let link = self.link()?;
+        link.handle_timeout(later(ahead)).map_err(broken)?;
+        while !matches!(step(link, later(ahead))?, Some(Event::Time { .. })) {}
+        drain(link, ahead)
+    }
+
+    fn link(&mut self) -> Result<&mut Link, Failure> {
+        self.link.as_mut().ok_or_else(|| Failure::new("connect first"))
     }
 
     fn hello(&self) -> Hello {
@@ -383,11 +445,22 @@ fn step(link: &mut Link, now: Now) -> Result<Option<Event>, Failure> {
 
 /// A heartbeat from its deadline to its answer, as the agent's loop goes through it.
 fn beat(link: &mut Link, ahead: Duration) -> Result<(), Failure> {
-    let now = clock::now();
-    let now = Now { instant: now.instant + ahead, ..now };
+    let now = later(ahead);
     link.handle_timeout(now).map_err(broken)?;
     while !matches!(step(link, now)?, Some(Event::Answered { .. })) {}
     Ok(())
+}
+
+/// Sends and hears what there is.
+fn drain(link: &mut Link, ahead: Duration) -> Result<(), Failure> {
+    while link.poll(later(ahead)).map_err(broken)?.is_some() {}
+    Ok(())
+}
+
+/// So much later than now.
+fn later(ahead: Duration) -> Now {
+    let now = clock::now();
+    Now { instant: now.instant + ahead, ..now }
 }
 
 fn wait(fd: BorrowedFd<'_>, wanted: PollFlags) -> Result<(), Failure> {

@@ -36,12 +36,18 @@ pub enum Echo {
 /// TCP that has sent it in vain for so long sends it again no later than this after the way is open.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 
+/// A silence that is worth the saving of an answer. In half of it, which is what the server waits after the end of two, a
+/// heartbeat for an Echo that did not come has to arrive.
+const WORTH_SAVING: Duration = Duration::from_secs(60);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Silence {
     pace: Pace,
     sent_at: Instant,
     heard_at: Instant,
+    /// Something was heard since something was said.
+    unanswered: bool,
     /// What the server was told, seconds; 0 is nothing.
     told_s: u32,
     missed: Option<Missed>,
@@ -65,7 +71,7 @@ pub(super) enum Break {
 
 impl Silence {
     pub(super) const fn new(pace: Pace, now: Now) -> Self {
-        Self { pace, sent_at: now.instant, heard_at: now.instant, told_s: 0, missed: None }
+        Self { pace, sent_at: now.instant, heard_at: now.instant, unanswered: false, told_s: 0, missed: None }
     }
 
     pub(super) const fn set_pace(&mut self, pace: Pace) {
@@ -74,10 +80,12 @@ impl Silence {
 
     pub(super) const fn sent(&mut self, now: Now) {
         self.sent_at = now.instant;
+        self.unanswered = false;
     }
 
     pub(super) const fn heard(&mut self, now: Now) {
         self.heard_at = now.instant;
+        self.unanswered = true;
     }
 
     /// Whether nothing had been heard for long when something was said, and nothing since. No NAT in the field forgets sooner.
@@ -88,6 +96,11 @@ impl Silence {
     /// Whether that which was said may still be on its way.
     pub(super) fn was_just_ended(&self, now: Now) -> bool {
         now.instant.saturating_duration_since(self.sent_at) < GRACE
+    }
+
+    /// Whether something was heard to which nothing was said, where the server ends silences.
+    pub(super) const fn take_unanswered(&mut self) -> bool {
+        std::mem::replace(&mut self.unanswered, false) && matches!(self.pace, Pace::Probed(_))
     }
 
     /// The silence that the server is to be told, seconds, when it was told another one.
@@ -132,6 +145,17 @@ impl Silence {
             return None;
         }
         Some(Echo::Came { silence: now.instant.saturating_duration_since(self.since()) })
+    }
+
+    /// Whether an Echo that shows this needs an answer beside TCP's acknowledgement. The server waits for two and a half
+    /// silences, so that one Echo of two is enough: the one that finds no word of the device's own since the last.
+    pub(super) fn wants_word(&self, shown: Option<Echo>) -> bool {
+        match (self.pace, shown) {
+            (Pace::Probed(agreed), Some(Echo::Came { silence })) if agreed >= WORTH_SAVING => {
+                silence < agreed || self.sent_at < self.heard_at
+            }
+            _ => true,
+        }
     }
 
     /// An answer came: what that shows of an Echo that did not come in time.
@@ -200,6 +224,46 @@ mod tests {
         let (mut silence, at) = probed();
         assert_eq!(silence.over(at(SILENCE + 2 * GRACE)), Some(Break::Heartbeat));
         assert_eq!((silence.misses_echo(), silence.answered()), (false, None));
+    }
+
+    #[test]
+    fn every_other_echo_is_answered() {
+        let (mut silence, at) = probed();
+        let mut now = Duration::ZERO;
+        let mut is_answered = |silence: &mut Silence, after: Duration| {
+            now += after;
+            let shown = silence.echoed(at(now));
+            let wants_word = silence.wants_word(shown);
+            silence.heard(at(now));
+            if wants_word {
+                silence.sent(at(now));
+            }
+            wants_word
+        };
+        for answered in [false, true, false, true] {
+            assert_eq!(is_answered(&mut silence, SILENCE), answered);
+        }
+        // What the server asks for reasons of its own is answered, and so is what came late.
+        assert!(is_answered(&mut silence, SILENCE - SECOND));
+        silence.missed = Some(Missed { late: false });
+        assert!(is_answered(&mut silence, SILENCE + GRACE));
+        silence.missed = None;
+        // In a short silence there is no time for a second one.
+        silence.set_pace(Pace::Probed(WORTH_SAVING - SECOND));
+        assert!(is_answered(&mut silence, WORTH_SAVING));
+    }
+
+    #[test]
+    fn what_is_left_to_tcp_is_told_once_and_only_where_the_server_asks() {
+        let (mut silence, at) = probed();
+        silence.heard(at(SECOND));
+        assert_eq!((silence.take_unanswered(), silence.take_unanswered()), (true, false));
+        silence.heard(at(2 * SECOND));
+        silence.sent(at(2 * SECOND));
+        assert!(!silence.take_unanswered());
+        silence.set_pace(Pace::Fixed(SILENCE));
+        silence.heard(at(3 * SECOND));
+        assert!(!silence.take_unanswered());
     }
 
     #[test]

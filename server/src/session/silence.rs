@@ -13,30 +13,30 @@ pub(super) struct Silence {
     patience: Duration,
     /// The longest that the device told, after which it is asked; `None`: it told none, and is never asked.
     told: Option<Duration>,
-    /// How often it was asked: the token of the last question.
-    asked: u32,
-    /// It was asked since it was heard last: one question for one silence.
-    waits: bool,
+    /// How often it was asked since it was heard; never more than twice, its patience being two and a half silences.
+    asked: u8,
+    /// The token of the last question: one byte on the wire, always.
+    token: u8,
 }
 
 /// What a silence has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// The device is to be asked, with this token.
-    Echo(u32),
+    Echo(u8),
     /// The device is to be let go.
     End,
 }
 
 impl Silence {
     pub(super) const fn new(heard_at: Instant, patience: Duration) -> Self {
-        Self { heard_at, patience, told: None, asked: 0, waits: false }
+        Self { heard_at, patience, told: None, asked: 0, token: 0 }
     }
 
     /// Something came. Its answer goes out in the same breath, so the silence of both sides begins here.
     pub(super) const fn broken(&mut self, now: Instant) {
         self.heard_at = now;
-        self.waits = false;
+        self.asked = 0;
     }
 
     /// Waits out silences of this length from now on.
@@ -52,21 +52,27 @@ impl Silence {
 
     /// When [`Self::due`] has something.
     pub(super) fn deadline(&self) -> Instant {
-        let next = self.told.filter(|_| !self.waits).unwrap_or(self.patience);
-        self.heard_at + next
+        let end = self.end();
+        self.told.map_or(end, |told| end.min(self.heard_at + told * (u32::from(self.asked) + 1)))
     }
 
-    /// What is to be done now that `now` has come.
+    /// What is to be done now that `now` has come. A question breaks the silence as an answer does: a device whose TCP
+    /// acknowledges it may leave it at that, and is asked again after as long.
     pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
         if now < self.deadline() {
             return None;
         }
-        if self.told.is_none() || self.waits {
+        if now >= self.end() {
             return Some(Due::End);
         }
-        self.waits = true;
-        self.asked = self.asked.wrapping_add(1);
-        Some(Due::Echo(self.asked))
+        self.asked += 1;
+        // From 1 to 127, which a varint holds in one byte.
+        self.token = self.token % 127 + 1;
+        Some(Due::Echo(self.token))
+    }
+
+    fn end(&self) -> Instant {
+        self.heard_at + self.patience
     }
 }
 
