@@ -18,7 +18,8 @@ pub struct Scene {
     pub server: Server,
     /// Their certificates.
     pub rig: Rig,
-    setup: GuestSetup,
+    /// What the board is switched on with, but for its modem.
+    pub setup: GuestSetup,
 }
 
 impl Scene {
