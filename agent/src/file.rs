@@ -1,4 +1,5 @@
-//! Replaces small files whole: a reader, and a restart after a power cut, find the old text or the new, never a part.
+//! Replaces small files whole: a reader, and a restart after a power cut, find the old text or the new, never a part; and
+//! the new one once it was written.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -18,5 +19,8 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     written.and_then(|()| fs::rename(&fresh, path)).inspect_err(|_| {
         // What is left of it would only take room.
         let _ = fs::remove_file(&fresh);
-    })
+    })?;
+    // Without it the name goes to the disk some seconds later. Where that cannot be asked for, there is nothing to be done.
+    let _ = path.parent().map(|folder| File::open(folder)?.sync_all());
+    Ok(())
 }

@@ -1,16 +1,18 @@
 //! The agent on whole ARM boards, from the power switch on. Each test boots a guest; they are ignored unless asked for,
 //! because a machine needs QEMU, the guests' images and the boards' programs for them: `tests/run` sees to that.
 
+use std::time::Duration;
+
 use moorline_testbed::board;
 use moorline_testbed::failure::Failure;
 use moorline_testbed::guest::{BOOT, Board};
+use moorline_testbed::modem::{Modem, Script};
 use moorline_testbed::process::PATIENCE;
 use moorline_testbed::rig::IMEI;
 use moorline_testbed::scene::Scene;
 
-/// The unit that systemd starts when the agent has stopped for good.
-const LAST_WORDS: &str = "moorline-agent-stopped.service";
-
+/// Nothing was started again: the process is the one that the boot started.
+const RESTARTS: &str = "systemctl show --value -p NRestarts,ActiveState moorline-agent | xargs";
 #[test]
 #[ignore = "boots a guest"]
 fn armhf_board_is_online_after_a_cold_boot() -> Result<(), Failure> {
@@ -48,10 +50,80 @@ fn line_that_was_cut_is_used_again() -> Result<(), Failure> {
     scene.server.operators().wait_online(IMEI, false)?;
     scene.guest.line(true)?;
     scene.server.operators().wait_online(IMEI, true)?;
-    // It was the line and not the agent: the process is the one that was started.
-    let restarts =
-        scene.guest.ask(&format!("systemctl show --value -p NRestarts {}", board::UNIT), PATIENCE)?;
-    assert_eq!(restarts, "0");
+    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    Ok(())
+}
+
+#[test]
+#[ignore = "boots a guest"]
+fn server_that_was_killed_is_found_again() -> Result<(), Failure> {
+    let mut scene = Scene::online(Board::Armhf)?;
+    let before = scene.server.operators().wait_online(IMEI, true)?;
+    scene.server.kill()?;
+    scene.guest.wait_journal(board::UNIT, "online -> ", PATIENCE)?;
+    let status = scene.guest.ask("systemctl status moorline-agent", PATIENCE)?;
+    assert!(status.contains("active (running)") && !status.contains("Status: \"online"), "{status}");
+    scene.server.start_again()?;
+    let again = scene.server.operators().wait_online(IMEI, true)?;
+    assert_ne!(again["connected_at"], before["connected_at"], "{again:#}");
+    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    Ok(())
+}
+
+/// The session stands meanwhile, and the modem is read again when its time comes, two minutes after the last reading.
+#[test]
+#[ignore = "boots a guest"]
+fn modem_that_comes_back_under_another_name_is_found() -> Result<(), Failure> {
+    let mut scene = Scene::online(Board::Arm64)?;
+    let watched = "sed -i '/^\\[modem\\]/a watch = \"2m\"' /etc/moorline/agent.toml && systemctl restart moorline-agent";
+    scene.guest.ask(watched, BOOT)?;
+    scene.server.operators().wait_events(IMEI, &["online", "offline", "online"])?;
+    let session = scene.server.operators().wait_online(IMEI, true)?["connected_at"].clone();
+
+    // The kernel does not give a name away that something has open.
+    scene.guest.ask("exec 9</dev/ttyUSB0", PATIENCE)?;
+    scene.guest.unplug_modem()?;
+    let back = Modem::start(Script::ordinary(IMEI))?;
+    scene.guest.plug_modem(back.path())?;
+    back.wait_asked("AT+CSQ", Duration::from_secs(180))?;
+    assert_eq!(scene.guest.ask("echo /dev/ttyUSB*", PATIENCE)?, "/dev/ttyUSB1");
+    assert_eq!(scene.server.operators().wait_online(IMEI, true)?["connected_at"], session);
+    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+
+    // And a process that knows no name from before finds it at once.
+    scene.guest.ask("systemctl restart moorline-agent", BOOT)?;
+    scene.guest.wait_journal(board::UNIT, &format!("IMEI {IMEI} from /dev/ttyUSB1"), BOOT)?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "boots a guest"]
+fn port_that_another_program_has_is_waited_for() -> Result<(), Failure> {
+    let mut scene = Scene::new(Board::Arm64)?;
+    scene.guest.ask("systemctl stop moorline-agent", BOOT)?;
+    scene.guest.plug_modem(scene.modem.path())?;
+    let hold = "until [ -c /dev/ttyUSB0 ]; do udevadm settle; done; \
+        { flock --no-fork /dev/ttyUSB0 sleep infinity & holder=$!; } && systemctl start moorline-agent";
+    scene.guest.ask(hold, BOOT)?;
+    scene.guest.wait_journal(board::UNIT, "/dev/ttyUSB0: another program has it open", BOOT)?;
+    scene.guest.ask("kill $holder", PATIENCE)?;
+    scene.guest.wait_journal(board::UNIT, "registered", BOOT)?;
+    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    Ok(())
+}
+
+#[test]
+#[ignore = "boots a guest"]
+fn name_that_is_known_only_later_is_looked_up_again() -> Result<(), Failure> {
+    let mut scene = Scene::online(Board::Armhf)?;
+    let named = "sed -i 's/10.0.2.100:9089/gw.example:9089/' /etc/moorline/agent.toml && \
+        systemctl restart moorline-agent";
+    scene.guest.ask(named, BOOT)?;
+    scene.guest.wait_journal(board::UNIT, "gw.example", BOOT)?;
+    scene.server.operators().wait_online(IMEI, false)?;
+    scene.guest.ask("echo 10.0.2.100 gw.example >>/etc/hosts", PATIENCE)?;
+    scene.server.operators().wait_online(IMEI, true)?;
+    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
     Ok(())
 }
 
@@ -71,29 +143,6 @@ fn hung_agent_is_started_again_by_its_watchdog() -> Result<(), Failure> {
     scene.server.operators().wait_until("/api/devices", "the device back", |list| {
         list["devices"].as_array()?.iter().find(|device| device["online"] == true).map(drop)
     })
-}
-
-#[test]
-#[ignore = "boots a guest"]
-fn wrong_configuration_and_missing_key_call_a_person() -> Result<(), Failure> {
-    let mut scene = Scene::online(Board::Armhf)?;
-    let stopped = "systemctl show --value -p Result,NRestarts,ExecMainStatus moorline-agent | xargs";
-    let mend = "; systemctl restart moorline-agent";
-    let agent = &mut scene.guest;
-    agent.ask("cd /etc/moorline && mv agent.toml good.toml && echo 'nonsense = 1' >agent.toml", PATIENCE)?;
-    agent.run("systemctl restart moorline-agent")?;
-    agent.wait_journal(board::UNIT, "nonsense: unknown key", BOOT)?;
-    agent.wait_journal(LAST_WORDS, "stopped until a person mends it", BOOT)?;
-    assert_eq!(agent.ask(stopped, PATIENCE)?, "exit-code 0 78", "it was started again");
-    agent.ask(&format!("mv /etc/moorline/good.toml /etc/moorline/agent.toml{mend}"), BOOT)?;
-    agent.wait_journal(board::UNIT, "registered", BOOT)?;
-
-    agent.ask("mv /etc/moorline/device.key /etc/moorline/away.key", PATIENCE)?;
-    agent.run("systemctl restart moorline-agent")?;
-    agent.wait_journal(board::UNIT, "status=243/CREDENTIALS", BOOT)?;
-    assert_eq!(agent.ask(stopped, PATIENCE)?, "exit-code 0 243", "it was started again");
-    agent.ask(&format!("mv /etc/moorline/away.key /etc/moorline/device.key{mend}"), BOOT)?;
-    scene.server.operators().wait_online(IMEI, true).map(drop)
 }
 
 fn online_after_a_cold_boot(board: Board) -> Result<(), Failure> {

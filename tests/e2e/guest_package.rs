@@ -68,13 +68,13 @@ fn board_with_packages(board: Board, other: Board) -> Result<Scene, Failure> {
     unpacked.set_version(NEXT)?;
     unpacked.build(&next)?;
     let foreign = deb::shipped(other.architecture())?;
-    let mut setup = board::owned(board, rig.pki(), &device)?.server(server.devices()).modem(modem.path());
+    let mut setup = board::owned(board, rig.pki(), &device)?.server(server.devices());
     for (name, deb) in [("agent", deb.as_path()), ("next", &next), ("foreign", &foreign)] {
         setup = setup.file(&format!("root/{name}.deb"), 0o644, fs::read(deb)?);
     }
-    let mut guest = setup.boot()?;
+    let mut guest = setup.clone().modem(modem.path()).boot()?;
     guest.wait_shell()?;
-    Ok(Scene { guest, modem, server, rig })
+    Ok(Scene { guest, modem, server, rig, setup })
 }
 
 /// Installed, the unit waits for a configuration; with one it comes online.

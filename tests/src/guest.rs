@@ -4,6 +4,7 @@
 //!   test ── Shell ──── a serial line ──── root's shell in the guest
 //!        ── Monitor ── QEMU itself: cables pulled and plugged, power cut
 //!        ── Program ── the guest's console, line by line
+//!   a file ─────────── its one disk, which outlives it: the root file system is in memory
 //!   modem::Modem ───── pty ── QEMU's USB serial adapter ── /dev/ttyUSB0
 //!   server ─────────── the one address that the guest reaches: 10.0.2.100:9089
 //! ```
@@ -31,7 +32,7 @@ use crate::failure::Failure;
 use crate::process::{PATIENCE, Program};
 use archive::Archive;
 use monitor::Monitor;
-use shell::Shell;
+use shell::{Shell, word};
 
 pub use shell::Answer;
 
@@ -81,7 +82,21 @@ impl Board {
     }
 }
 
+/// Makes an empty file system for [`GuestSetup::disk`].
+///
+/// # Errors
+/// The file cannot be written.
+#[track_caller]
+pub fn format_disk(disk: &Path) -> Result<(), Failure> {
+    let made = Command::new("mke2fs").args(["-q", "-t", "ext4"]).arg(disk).arg("16M").output()?;
+    if made.status.success() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("no disk: {}", String::from_utf8_lossy(&made.stderr))))
+}
+
 /// A guest about to boot.
+#[derive(Clone)]
 #[must_use]
 pub struct GuestSetup {
     board: Board,
@@ -89,12 +104,13 @@ pub struct GuestSetup {
     modem: Option<PathBuf>,
     server: Option<SocketAddr>,
     clock: Option<String>,
+    disk: Option<PathBuf>,
 }
 
 impl GuestSetup {
     /// The image as it is.
     pub fn new(board: Board) -> Self {
-        Self { board, files: Archive::default(), modem: None, server: None, clock: None }
+        Self { board, files: Archive::default(), modem: None, server: None, clock: None, disk: None }
     }
 
     /// Adds a file; `path` is without the leading `/`, and below `usr` where Debian has links to it.
@@ -127,6 +143,12 @@ impl GuestSetup {
         self
     }
 
+    /// Gives it a disk, `/dev/vda`, with what is in this file. What it writes stays there, as it is when the power is cut.
+    pub fn disk(mut self, disk: &Path) -> Self {
+        self.disk = Some(disk.to_owned());
+        self
+    }
+
     /// Switches it on.
     ///
     /// # Errors
@@ -145,6 +167,10 @@ impl GuestSetup {
         if let Some(time) = &self.clock {
             command.arg("-rtc").arg(format!("base={time}"));
         }
+        if let Some(disk) = &self.disk {
+            command.arg("-drive").arg(format!("if=none,id=disk,format=raw,file={}", disk.display()));
+            command.args(["-device", "virtio-blk-pci,drive=disk"]);
+        }
         let mut qemu = Program::start(command.current_dir(folder.path()))?;
         let monitor = Monitor::greet(accept(&monitor, &mut qemu)?)?;
         let shell = Shell::new(accept(&shell, &mut qemu)?);
@@ -161,7 +187,10 @@ fn command(board: Board, image: &Path, root: &Path, server: Option<SocketAddr>) 
     let (emulator, processor) = board.emulator();
     let mut network = String::from("user,id=line,restrict=on");
     if let Some(server) = server {
-        network += &format!(",guestfwd=tcp:{SERVER}-cmd:socat STDIO TCP:{}:{}", server.ip(), server.port());
+        // QEMU gives the guest whatever is said, so socat must not complain of a server that is away.
+        let quietly = "socat -lf /dev/null";
+        network +=
+            &format!(",guestfwd=tcp:{SERVER}-cmd:{quietly} STDIO TCP:{}:{}", server.ip(), server.port());
     }
     let mut command = Command::new(emulator);
     // The root file system lies in memory and may take half of it.
@@ -242,8 +271,9 @@ impl Guest {
         let seconds = patience.as_secs();
         let follow = format!(
             "exec 3< <(exec journalctl --boot --unit {unit} --output cat --no-tail --follow); \
-             timeout {seconds} grep --max-count 1 --fixed-strings -e '{text}' <&3; found=$?; \
-             kill $!; exec 3<&-; (exit $found)"
+             timeout {seconds} grep --max-count 1 --fixed-strings -e {} <&3; found=$?; \
+             kill $!; exec 3<&-; (exit $found)",
+            word(text)
         );
         let answer = self.shell.run(&follow, patience + PATIENCE)?;
         if answer.code == 0 {
@@ -251,6 +281,15 @@ impl Guest {
         }
         let said = self.run(&format!("journalctl --boot --unit {unit} --output cat --lines 40"))?.text;
         Err(Failure::new(format!("{unit} does not say {text:?} within {patience:?}; it said:\n{said}")))
+    }
+
+    /// Empties the journal, so that [`Self::wait_journal`] finds what is said from now on.
+    ///
+    /// # Errors
+    /// It cannot be emptied.
+    #[track_caller]
+    pub fn forget_journal(&mut self) -> Result<(), Failure> {
+        self.ask("journalctl --quiet --rotate && journalctl --quiet --vacuum-size=1", PATIENCE).map(drop)
     }
 
     /// Plugs the modem in whose pseudo-terminal this is.

@@ -6,8 +6,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
@@ -117,7 +118,7 @@ impl Script {
 #[derive(Debug)]
 pub struct Modem {
     path: PathBuf,
-    asked: Arc<Mutex<Vec<String>>>,
+    asked: Arc<Asked>,
     /// Its end ends the thread.
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
@@ -137,7 +138,7 @@ impl Modem {
         let path = PathBuf::from(ptsname(&master, Vec::new())?.into_string()?);
         let port = open_raw(&path)?;
         let (stop, stopped) = UnixStream::pair()?;
-        let asked = Arc::default();
+        let asked = Arc::<Asked>::default();
         let modem = Running { script, master, _port: port, line: Vec::new(), asked: Arc::clone(&asked) };
         let thread = thread::spawn(move || modem.run(&stopped));
         Ok(Self { path, asked, stop: Some(stop), thread: Some(thread) })
@@ -152,7 +153,37 @@ impl Modem {
     /// Every command so far.
     #[must_use]
     pub fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.asked.commands.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until it was asked this.
+    ///
+    /// # Errors
+    /// It is not within `patience`.
+    #[track_caller]
+    pub fn wait_asked(&self, command: &str, patience: Duration) -> Result<(), Failure> {
+        let commands = self.asked.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let lacking = |commands: &mut Vec<String>| !commands.iter().any(|asked| asked == command);
+        let waited = self.asked.news.wait_timeout_while(commands, patience, lacking);
+        let (commands, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() {
+            return Err(Failure::new(format!("nobody asks {command} within {patience:?}: {commands:?}")));
+        }
+        Ok(())
+    }
+}
+
+/// Every command so far, and word of each.
+#[derive(Debug, Default)]
+struct Asked {
+    commands: Mutex<Vec<String>>,
+    news: Condvar,
+}
+
+impl Asked {
+    fn push(&self, command: String) {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        self.news.notify_all();
     }
 }
 
@@ -182,7 +213,7 @@ struct Running {
     /// Open as long as the modem is plugged in: with the last reader gone a pseudo-terminal would seem unplugged.
     _port: OwnedFd,
     line: Vec<u8>,
-    asked: Arc<Mutex<Vec<String>>>,
+    asked: Arc<Asked>,
 }
 
 impl Running {
@@ -226,7 +257,7 @@ impl Running {
 
     fn on_command(&mut self) -> io::Result<()> {
         let command = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(command.clone());
+        self.asked.push(command.clone());
         if self.script.echo {
             self.say(format!("{command}\r").as_bytes())?;
         }

@@ -18,6 +18,8 @@ pub struct Scene {
     pub server: Server,
     /// Their certificates.
     pub rig: Rig,
+    /// What the board is switched on with, but for its modem.
+    pub setup: GuestSetup,
 }
 
 impl Scene {
@@ -46,9 +48,19 @@ impl Scene {
     #[track_caller]
     pub fn online_with(board: Board, change: impl FnOnce(GuestSetup) -> GuestSetup) -> Result<Self, Failure> {
         let mut scene = Self::boot(board, true, change)?;
-        scene.guest.wait_journal(board::UNIT, "registered", BOOT)?;
-        scene.server.operators().wait_online(IMEI, true)?;
+        scene.come_online()?;
         Ok(scene)
+    }
+
+    /// Switches the board on again after its power was cut, with its modem not plugged in, and waits until it has come online.
+    ///
+    /// # Errors
+    /// It does not come online within [`BOOT`].
+    #[track_caller]
+    pub fn switch_on_again(&mut self) -> Result<(), Failure> {
+        self.guest = self.setup.clone().boot()?;
+        self.guest.wait_shell()?;
+        self.come_online()
     }
 
     #[track_caller]
@@ -62,8 +74,15 @@ impl Scene {
         let modem = Modem::start(Script::ordinary(IMEI))?;
         let device = rig.pki().device(IMEI.parse::<Imei>()?)?;
         let setup = change(board::with_agent(board, rig.pki(), &device)?.server(server.devices()));
-        let mut guest = if plugged { setup.modem(modem.path()) } else { setup }.boot()?;
+        let with_modem = setup.clone();
+        let mut guest = if plugged { with_modem.modem(modem.path()) } else { with_modem }.boot()?;
         guest.wait_shell()?;
-        Ok(Self { guest, modem, server, rig })
+        Ok(Self { guest, modem, server, rig, setup })
+    }
+
+    #[track_caller]
+    fn come_online(&mut self) -> Result<(), Failure> {
+        self.guest.wait_journal(board::UNIT, "registered", BOOT)?;
+        self.server.operators().wait_online(IMEI, true).map(drop)
     }
 }

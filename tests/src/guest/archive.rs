@@ -9,7 +9,7 @@ const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_777;
 
 /// An archive in the making. Everything in it is root's.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,
     entries: u32,

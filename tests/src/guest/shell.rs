@@ -9,6 +9,11 @@ use crate::failure::Failure;
 /// What no command prints: it stands around the exit code that ends an answer.
 const MARK: char = '\u{1e}';
 
+/// A text as one word of a command, whatever is in it.
+pub(crate) fn word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// The shell, one command at a time.
 pub(crate) struct Shell {
     line: UnixStream,
@@ -65,5 +70,21 @@ impl Shell {
         heard.truncate(heard.len() - end.len());
         // The line's own ends are not the command's.
         Ok(String::from_utf8_lossy(&heard).replace('\r', ""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn word_is_what_the_shell_makes_of_it() {
+        for text in ["the server's time", "$HOME `id` \\ \"", ""] {
+            let said =
+                Command::new("sh").args(["-c", &format!("printf %s {}", word(text))]).output().unwrap();
+            assert_eq!(String::from_utf8(said.stdout).unwrap(), text);
+        }
     }
 }
