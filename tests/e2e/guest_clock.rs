@@ -96,6 +96,24 @@ fn servers_time_sets_the_clock_with_the_drop_in_alone() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Under its unit the agent may not ask the kernel, but it sees what systemd-timesyncd has touched, and when.
+#[test]
+#[ignore = "boots a guest"]
+fn word_of_timesyncd_counts_until_the_clock_is_set() -> Result<(), Failure> {
+    let mut scene = Scene::online(Board::Arm64)?;
+    let synchronise = "mkdir -p /run/systemd/timesync && touch /run/systemd/timesync/synchronized && \
+        systemctl restart moorline-agent";
+    scene.guest.ask(synchronise, BOOT)?;
+    scene.guest.wait_journal(board::UNIT, "clock synchronised: certificates are judged by it", BOOT)?;
+    scene.server.operators().wait_events(IMEI, &["online", "offline", "online"])?;
+
+    // Years later than its server's certificate lasts.
+    scene.guest.forget_journal()?;
+    scene.guest.ask("date --set '+10 years' && systemctl restart moorline-agent", BOOT)?;
+    scene.guest.wait_journal(board::UNIT, BY_THE_FLOOR, BOOT)?;
+    scene.guest.wait_journal(board::UNIT, "registered", BOOT)
+}
+
 /// Starts the agent at that time, with no floor but the program's own. A board whose battery-backed clock stands there does
 /// not do for that: when systemd starts, it moves a clock that is before its own build, or long after it, to that.
 fn start_in(time: &str, scene: &mut Scene) -> Result<(), Failure> {
