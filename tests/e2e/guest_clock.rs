@@ -111,7 +111,7 @@ fn word_of_timesyncd_counts_until_the_clock_is_set() -> Result<(), Failure> {
     scene.guest.forget_journal()?;
     scene.guest.ask("date --set '+10 years' && systemctl restart moorline-agent", BOOT)?;
     scene.guest.wait_journal(board::UNIT, BY_THE_FLOOR, BOOT)?;
-    scene.guest.wait_journal(board::UNIT, "registered", BOOT)
+    scene.guest.wait_journal(board::UNIT, "registered", BOOT).map(drop)
 }
 
 /// Starts the agent at that time, with no floor but the program's own. A board whose battery-backed clock stands there does
