@@ -61,13 +61,13 @@ fn board_with_packages(board: Board, other: Board) -> Result<Scene, Failure> {
     let server = rig.server()?.start()?;
     let modem = Modem::start(Script::ordinary(IMEI))?;
     let device = rig.pki().device(IMEI.parse::<Imei>()?)?;
-    let deb = deb::shipped(board.architecture())?;
+    let deb = deb::shipped("moorline-agent", board.architecture())?;
     let folder = TempDir::new()?;
     let next = folder.path().join("next.deb");
     let unpacked = Deb::unpack(&deb)?;
     unpacked.set_version(NEXT)?;
     unpacked.build(&next)?;
-    let foreign = deb::shipped(other.architecture())?;
+    let foreign = deb::shipped("moorline-agent", other.architecture())?;
     let mut setup = board::owned(board, rig.pki(), &device)?.server(server.devices());
     for (name, deb) in [("agent", deb.as_path()), ("next", &next), ("foreign", &foreign)] {
         setup = setup.file(&format!("root/{name}.deb"), 0o644, fs::read(deb)?);

@@ -10,14 +10,14 @@ use tempfile::TempDir;
 use crate::failure::Failure;
 use crate::programs::distribution;
 
-/// The agent's package for an architecture, by Debian's name of it.
+/// A package for an architecture, by Debian's name of it.
 ///
 /// # Errors
 /// `packaging/deb` has not made it.
 #[track_caller]
-pub fn shipped(architecture: &str) -> Result<PathBuf, Failure> {
+pub fn shipped(package: &str, architecture: &str) -> Result<PathBuf, Failure> {
     let version = env!("CARGO_PKG_VERSION");
-    let deb = distribution().join("deb").join(format!("moorline-agent_{version}-1_{architecture}.deb"));
+    let deb = distribution().join("deb").join(format!("{package}_{version}-1_{architecture}.deb"));
     if deb.exists() {
         return Ok(deb);
     }

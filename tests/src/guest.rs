@@ -7,6 +7,7 @@
 //!   a file ─────────── its one disk, which outlives it: the root file system is in memory
 //!   modem::Modem ───── pty ── QEMU's USB serial adapter ── /dev/ttyUSB0
 //!   server ─────────── the one address that the guest reaches: 10.0.2.100:9089
+//!   test ───────────── a port of the guest's, where one is let in
 //! ```
 //!
 //! It knows how boards behave and not what Moorline does; `board.rs` puts Moorline on one.
@@ -103,6 +104,7 @@ pub struct GuestSetup {
     files: Archive,
     modem: Option<PathBuf>,
     server: Option<SocketAddr>,
+    way_in: Option<(SocketAddr, u16)>,
     clock: Option<String>,
     disk: Option<PathBuf>,
 }
@@ -110,7 +112,8 @@ pub struct GuestSetup {
 impl GuestSetup {
     /// The image as it is.
     pub fn new(board: Board) -> Self {
-        Self { board, files: Archive::default(), modem: None, server: None, clock: None, disk: None }
+        let files = Archive::default();
+        Self { board, files, modem: None, server: None, way_in: None, clock: None, disk: None }
     }
 
     /// Adds a file; `path` is without the leading `/`, and below `usr` where Debian has links to it.
@@ -137,6 +140,12 @@ impl GuestSetup {
         self
     }
 
+    /// Has whoever connects to this address of the host reach a port of the guest's.
+    pub const fn way_in(mut self, host: SocketAddr, port: u16) -> Self {
+        self.way_in = Some((host, port));
+        self
+    }
+
     /// Has its battery-backed clock stand at this time, in UTC as `1970-01-01T00:00:00`; else it is right.
     pub fn clock(mut self, time: &str) -> Self {
         self.clock = Some(time.to_owned());
@@ -158,12 +167,13 @@ impl GuestSetup {
         let folder = tempfile::Builder::new().prefix("moorline-guest-").tempdir()?;
         let image = self.board.image()?;
         let root = folder.path().join("root.cpio");
+        let network = self.network();
         let mut file = File::create(&root)?;
         io::copy(&mut File::open(image.join("root.cpio"))?, &mut file)?;
         file.write_all(&self.files.finish())?;
         let monitor = UnixListener::bind(folder.path().join("monitor"))?;
         let shell = UnixListener::bind(folder.path().join("shell"))?;
-        let mut command = command(self.board, &image, &root, self.server);
+        let mut command = command(self.board, &image, &root, &network);
         if let Some(time) = &self.clock {
             command.arg("-rtc").arg(format!("base={time}"));
         }
@@ -180,18 +190,26 @@ impl GuestSetup {
         }
         Ok(guest)
     }
+
+    /// What the guest reaches, and who reaches it.
+    fn network(&self) -> String {
+        let mut network = String::from("user,id=line,restrict=on");
+        if let Some(server) = self.server {
+            // QEMU gives the guest whatever is said, so socat must not complain of a server that is away.
+            let quietly = "socat -lf /dev/null";
+            network +=
+                &format!(",guestfwd=tcp:{SERVER}-cmd:{quietly} STDIO TCP:{}:{}", server.ip(), server.port());
+        }
+        if let Some((host, port)) = self.way_in {
+            network += &format!(",hostfwd=tcp:{}:{}-:{port}", host.ip(), host.port());
+        }
+        network
+    }
 }
 
 /// QEMU with all but the modem. Its console is its standard output.
-fn command(board: Board, image: &Path, root: &Path, server: Option<SocketAddr>) -> Command {
+fn command(board: Board, image: &Path, root: &Path, network: &str) -> Command {
     let (emulator, processor) = board.emulator();
-    let mut network = String::from("user,id=line,restrict=on");
-    if let Some(server) = server {
-        // QEMU gives the guest whatever is said, so socat must not complain of a server that is away.
-        let quietly = "socat -lf /dev/null";
-        network +=
-            &format!(",guestfwd=tcp:{SERVER}-cmd:{quietly} STDIO TCP:{}:{}", server.ip(), server.port());
-    }
     let mut command = Command::new(emulator);
     // The root file system lies in memory and may take half of it.
     command
@@ -203,7 +221,7 @@ fn command(board: Board, image: &Path, root: &Path, server: Option<SocketAddr>) 
         .arg("-initrd")
         .arg(root)
         .args(["-append", KERNEL_ARGUMENTS])
-        .args(["-netdev", &network, "-device", "virtio-net-pci,netdev=line,id=radio,romfile="])
+        .args(["-netdev", network, "-device", "virtio-net-pci,netdev=line,id=radio,romfile="])
         .args(["-device", "qemu-xhci,id=usb", "-device", "virtio-serial-pci"])
         .args(["-chardev", "socket,id=shell,path=shell", "-device", "virtconsole,chardev=shell"])
         .args(["-chardev", "socket,id=monitor,path=monitor", "-mon", "chardev=monitor,mode=control"]);
