@@ -1,27 +1,28 @@
-//! The operators' HTTP: the page, the API, the metrics. It reads the registry and the store and changes nothing; it knows
-//! no device connection.
+//! The operators' HTTP: the page, the API, the metrics. It reads the registry and the store, and changes what `heartbeat`
+//! says; it knows no device connection.
 //!
-//! It has no users: it listens on loopback, and whoever can reach it may look. So it answers only to names that a foreign
-//! web page cannot have (see `guard`), and asks the store on blocking threads, never on those that serve devices.
+//! It has no users: it listens on loopback, and whoever can reach it may look and steer. So it answers only to names that a
+//! foreign web page cannot have, and takes no orders from one (see `guard`), and asks the store on blocking threads, never on those that serve devices.
 
 mod connections;
 mod devices;
 mod events;
 mod guard;
 mod health;
+mod heartbeat;
 mod page;
 mod problem;
 mod query;
 mod time;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
 use tokio::net::TcpListener;
 
 use crate::metrics::{self, Metrics};
@@ -43,6 +44,8 @@ pub struct Operators {
     pub metrics: Arc<Metrics>,
     /// Whether devices are served.
     pub readiness: Arc<Readiness>,
+    /// Held by whoever changes something.
+    pub changes: Arc<Mutex<()>>,
 }
 
 /// Serves operators until `shutdown`, then lets answers in progress finish for a moment.
@@ -58,9 +61,11 @@ fn router(operators: Operators) -> Router {
         .route("/metrics", get(show_metrics))
         .route("/api/devices", get(devices::list))
         .route("/api/devices/{imei}", get(devices::one))
+        .route("/api/devices/{imei}/heartbeat", put(heartbeat::set).delete(heartbeat::clear))
         .route("/api/events", get(events::list))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
+        .layer(DefaultBodyLimit::max(heartbeat::MAX_BODY))
         .layer(middleware::from_fn(guard::guard))
         .with_state(operators)
 }
@@ -77,7 +82,7 @@ async fn not_found(uri: Uri) -> Problem {
 async fn not_allowed(method: Method) -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        format!("{method} is not possible here: everything is read by GET"),
+        format!("{method} is not possible here; Allow in this answer names what is"),
     )
 }
 

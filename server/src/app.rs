@@ -208,6 +208,7 @@ fn serve_operators(
         writer: Arc::clone(&fleet.writer),
         metrics: Arc::clone(&link.metrics),
         readiness: Arc::clone(readiness),
+        changes: Arc::default(),
     };
     let (sender, dropped) = oneshot::channel::<()>();
     tokio::spawn(admin::serve(port, operators, async {

@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use moorline_config::{Document, HumanDuration, Mistakes, Section};
 
 use crate::clock;
-use crate::session::{Binding, Policy};
+use crate::session::{Binding, LEAST, LONGEST, Policy};
 use crate::tls::{self, TlsSettings};
 
 /// Where the configuration is when the command line names none.
@@ -21,7 +21,6 @@ pub const DEFAULT_FILE: &str = "/etc/moorline/server.toml";
 const FIRST_MESSAGE: Duration = Duration::from_secs(30);
 /// About 25 MB when it is full. A fleet that is larger than this sets `tls.sessions` to its size.
 const RESUMABLE: usize = 16_384;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// All that the server is told.
 #[derive(Clone, Debug)]
@@ -138,15 +137,14 @@ fn read_tls(tls: &Section<'_>, file: &Path, credentials: Option<&Path>) -> (TlsS
 
 fn read_policy(identity: &Section<'_>, session: &Section<'_>) -> Policy {
     let words = [("required", Binding::Required), ("if-present", Binding::IfPresent), ("off", Binding::Off)];
-    let second = Duration::from_secs(1);
-    let duration = |key, seconds| session.duration(key, second..=DAY).unwrap_or(second * seconds);
+    let duration = |key, default| session.duration(key, LEAST..=LONGEST).unwrap_or(default);
     let policy = Policy {
         binding: identity.choice("binding", &words).unwrap_or(Binding::Required),
-        heartbeat_min: duration("heartbeat_min", 10),
-        heartbeat_max: duration("heartbeat_max", 30 * 60),
-        classic_idle: duration("classic_idle", 90),
+        heartbeat_min: duration("heartbeat_min", Duration::from_secs(10)),
+        heartbeat_max: duration("heartbeat_max", Duration::from_secs(30 * 60)),
+        classic_idle: duration("classic_idle", Duration::from_secs(90)),
         first_message: FIRST_MESSAGE,
-        spread: duration("spread", 5),
+        spread: duration("spread", Duration::from_secs(5)),
         time_zone: TimeZone::system(),
     };
     if policy.heartbeat_min > policy.heartbeat_max {

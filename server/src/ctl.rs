@@ -4,6 +4,7 @@
 mod client;
 mod events;
 mod failure;
+mod heartbeat;
 mod show;
 mod table;
 mod times;
@@ -12,6 +13,7 @@ use std::io::Write;
 
 use clap::{Args, Parser, Subcommand};
 use moorline_protocol::Imei;
+use serde_json::Value;
 
 use crate::clock;
 use client::{Client, Query};
@@ -23,7 +25,7 @@ const DEFAULT_SERVER: &str = "http://127.0.0.1:9090";
 /// How many devices are asked for at a time.
 const PAGE: usize = 1000;
 
-/// Shows what a moorline-server knows of its fleet.
+/// Shows what a moorline-server knows of its fleet, and sets what a device is granted.
 ///
 /// Ends with 0 when done, 1 when the server cannot be asked, 2 when the arguments are wrong, 3 when there is no such device.
 #[derive(Debug, Parser)]
@@ -52,6 +54,8 @@ enum Command {
         /// Its IMEI, 15 digits
         imei: Imei,
     },
+    /// Bounds the longest silence that one device is granted, instead of the fleet's bounds
+    Heartbeat(Heartbeat),
     /// Shows what happened, the newest last
     Events(Events),
 }
@@ -78,6 +82,26 @@ impl Devices {
     }
 }
 
+/// Bounds the longest silence that one device is granted, instead of the fleet's bounds.
+///
+/// What is said here takes the place of what was set before: a bound that is not given is the fleet's. It comes before the
+/// device's own configuration and outlives the server; a device that is online registers anew for it.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("bounds").required(true).multiple(true))]
+struct Heartbeat {
+    /// Its IMEI, 15 digits
+    imei: Imei,
+    /// It is to be silent for so long at least, as in 60s or 5m
+    #[arg(long, value_name = "DURATION", group = "bounds", value_parser = heartbeat::seconds)]
+    min: Option<u64>,
+    /// It is to be silent for so long at most
+    #[arg(long, value_name = "DURATION", group = "bounds", value_parser = heartbeat::seconds)]
+    max: Option<u64>,
+    /// The fleet's bounds hold again
+    #[arg(long, group = "bounds", conflicts_with_all = ["min", "max"])]
+    clear: bool,
+}
+
 #[derive(Debug, Args)]
 struct Events {
     /// Goes on showing what happens, until it is interrupted
@@ -101,6 +125,7 @@ pub fn run(arguments: &Arguments, server: Option<&str>, out: &mut impl Write) ->
     match &arguments.command {
         Command::Devices(wanted) => list_devices(&client, wanted, arguments.json, out),
         Command::Device { imei } => show_device(&client, *imei, arguments.json, out),
+        Command::Heartbeat(wanted) => heartbeat::set(&client, wanted, arguments.json, out),
         Command::Events(wanted) => events::show(&client, wanted, arguments.json, out),
     }
 }
@@ -138,10 +163,14 @@ fn list_devices(client: &Client, wanted: &Devices, json: bool, out: &mut impl Wr
 
 fn show_device(client: &Client, imei: Imei, json: bool, out: &mut impl Write) -> Result<(), Failure> {
     let device = client.get(&Query::new(&format!("/api/devices/{imei}")))?;
+    write_device(&device, json, out)
+}
+
+fn write_device(device: &Value, json: bool, out: &mut impl Write) -> Result<(), Failure> {
     if json {
         writeln!(out, "{device}")?;
     } else {
-        table::write_pairs(out, &show::device(&device, clock::now().utc_ms))?;
+        table::write_pairs(out, &show::device(device, clock::now().utc_ms))?;
     }
     Ok(())
 }

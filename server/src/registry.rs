@@ -10,6 +10,7 @@
 //! Memory: a known device costs about 300 bytes (its [`Device`] and its share of the map), one that is online 56 more (its
 //! [`Presence`], shared with its connection), one that reported how it is 64 more.
 
+mod bounds;
 mod listing;
 mod shared_text;
 
@@ -28,7 +29,7 @@ use crate::config::Register;
 use crate::exit::Exit;
 use crate::identity::Certificate;
 use crate::metrics::Metrics;
-use crate::session::{Cause, Dialect, Registration, Rejection};
+use crate::session::{Bounds, Cause, Dialect, Registration, Rejection};
 use crate::store::{Credential, Device, Ended, Event, Fleet, Kind, LastSession, Queue};
 pub use listing::{Filter, Page, Report, Shown};
 use shared_text::SharedTexts;
@@ -54,6 +55,8 @@ pub struct Registry {
 
 struct State {
     devices: BTreeMap<Imei, Entry>,
+    /// What operators set for single devices.
+    bounds: BTreeMap<Imei, Bounds>,
     register: Register,
     online: usize,
     /// The most that were online at once, those that the last server left included.
@@ -148,6 +151,7 @@ impl Registry {
     pub fn new(fleet: Fleet, register: Register, queue: Arc<Queue>, metrics: Arc<Metrics>, now: Now) -> Self {
         let mut state = State {
             devices: BTreeMap::new(),
+            bounds: fleet.bounds,
             register,
             online: 0,
             most_online: 0,
@@ -364,7 +368,8 @@ impl Registry {
         let presence = Arc::new(Presence { session_id: id, imei, last_seen_ms: AtomicI64::new(now.utc_ms) });
         let online = Some(Online { presence: Arc::clone(&presence), exit });
         let (former, report) = state.devices.remove(&imei).map(|entry| (entry.device, entry.report)).unzip();
-        let device = device_of(registration, peer, id, former.as_ref(), &mut state.texts, now);
+        let bounds = state.bounds_of(imei);
+        let device = device_of(registration, bounds, peer, id, former.as_ref(), &mut state.texts, now);
         self.queue.put_event(event_of(&device, Kind::Online, None, now));
         self.queue.put_device(device.clone());
         state.devices.insert(imei, Entry { device, online, report: report.flatten() });
@@ -438,6 +443,7 @@ fn event_of(device: &Device, kind: Kind, why: Option<(Arc<str>, String)>, now: N
 /// What is known of a device now that it has registered.
 fn device_of(
     registration: Registration,
+    bounds: Bounds,
     peer: Peer,
     session_id: u64,
     former: Option<&Device>,
@@ -459,7 +465,7 @@ fn device_of(
             address: peer.address,
             dialect: peer.dialect,
             tls: texts.share(peer.tls),
-            heartbeat_s: heartbeat.map(whole_seconds),
+            heartbeat_s: heartbeat.map(|wish| whole_seconds(wish.granted(bounds))),
             ended: None,
         },
         certificate: Some(Credential {

@@ -9,6 +9,7 @@
 //! [`Event::Registering`] is a question: the shell asks the registry and answers by [`Session::accept`] or
 //! [`Session::reject`].
 
+mod bounds;
 mod refusal;
 mod silence;
 mod wire;
@@ -21,6 +22,7 @@ use jiff::tz::TimeZone;
 use moorline_protocol::{Hello, Imei, Status, classic, device_goodbye};
 
 use crate::clock::Now;
+pub use bounds::{Bounds, LEAST, LONGEST, Wish};
 pub use refusal::{Cause, Rejection};
 use silence::{Due, Silence, patience};
 pub use wire::{Dialect, PeerError};
@@ -34,7 +36,7 @@ pub const MAX_TRANSMIT: usize = moorline_protocol::ServerMessage::MAX_ENCODED;
 pub struct Policy {
     /// How a device's certificate and its IMEI belong together.
     pub binding: Binding,
-    /// The shortest heartbeat interval granted.
+    /// The shortest heartbeat interval granted, but for devices with [`Bounds`] of their own.
     pub heartbeat_min: Duration,
     /// The longest.
     pub heartbeat_max: Duration,
@@ -73,8 +75,8 @@ pub struct Registration {
     pub modem: String<48>,
     /// The kernel's boot id; a classic device has none.
     pub boot_id: Option<[u8; 16]>,
-    /// The heartbeat interval granted; a classic device keeps its own.
-    pub heartbeat: Option<Duration>,
+    /// How long it wishes to be silent at most; a classic device keeps its own interval.
+    pub heartbeat: Option<Wish>,
 }
 
 /// What happened. The large ones are boxed: they are rare, and a session keeps room for any of them.
@@ -111,7 +113,7 @@ enum State {
     /// Nothing came yet that tells who this is.
     ExpectHello,
     /// [`Event::Registering`] waits for its answer; `then` is the classic request that brought it up.
-    ExpectVerdict { heartbeat: Option<Duration>, then: Option<Then> },
+    ExpectVerdict { wanted_s: Option<u32>, then: Option<Then> },
     /// The device is taken in. `registered`: by a message of its own, not by its certificate alone.
     Registered { registered: bool },
     /// A classic device that nobody knows, since its certificate names no IMEI and need not: served, not listed.
@@ -136,6 +138,7 @@ pub struct Session {
     policy: Arc<Policy>,
     wire: Wire,
     certified: Option<Imei>,
+    bounds: Bounds,
     state: State,
     say: Option<Say>,
     event: Deque<Event, 2>,
@@ -149,6 +152,7 @@ impl Session {
         Self {
             wire: Wire::new(dialect),
             certified,
+            bounds: Bounds::NONE,
             state: State::ExpectHello,
             say: None,
             event: Deque::new(),
@@ -210,9 +214,15 @@ impl Session {
         }
     }
 
+    /// An operator bounded this device apart from the fleet. Call it before [`Self::accept`].
+    pub const fn bound(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
     /// The registry took the device in. `spread` is the window over which it returns, should this server be lost.
     pub fn accept(&mut self, session_id: u64, spread: Duration) {
-        let State::ExpectVerdict { heartbeat, then } = self.state else { return };
+        let State::ExpectVerdict { wanted_s, then } = self.state else { return };
+        let heartbeat = wanted_s.map(|seconds| self.wish(seconds).granted(self.bounds));
         self.silence.wait_out(heartbeat.map_or(self.policy.classic_idle, patience));
         self.state = State::Registered { registered: then.is_none() };
         self.say = Some(match then {
@@ -281,7 +291,7 @@ impl Session {
             }
             (_, Heard::Status(status)) => self.emit(Event::Status(Box::new(status))),
             (_, Heard::Interval { seconds }) => {
-                let longest = self.grant(Duration::from_secs(seconds.into()));
+                let longest = self.wish(seconds).granted(self.bounds);
                 self.silence.told(longest);
                 self.emit(Event::Interval(longest));
             }
@@ -298,15 +308,14 @@ impl Session {
         match self.identify(Imei::try_from(hello.imei).map_err(Rejection::BadImei)) {
             Err(rejection) => self.reject(rejection),
             Ok(imei) => {
-                let heartbeat = Some(self.grant(Duration::from_secs(hello.heartbeat_s.into())));
-                self.state = State::ExpectVerdict { heartbeat, then: None };
+                self.state = State::ExpectVerdict { wanted_s: Some(hello.heartbeat_s), then: None };
                 self.emit(Event::Registering(Box::new(Registration {
                     imei,
                     app_id: Some(hello.app_id),
                     agent_version: hello.agent_version,
                     modem: hello.modem,
                     boot_id: Some(hello.boot_id),
-                    heartbeat,
+                    heartbeat: Some(self.wish(hello.heartbeat_s)),
                 })));
             }
         }
@@ -343,7 +352,7 @@ impl Session {
         match known {
             Err(rejection) => self.reject(rejection),
             Ok((imei, app_id)) => {
-                self.state = State::ExpectVerdict { heartbeat: None, then: None };
+                self.state = State::ExpectVerdict { wanted_s: None, then: None };
                 self.emit(Event::Registering(classic_registration(imei, Some(app_id))));
             }
         }
@@ -353,11 +362,11 @@ impl Session {
     fn on_unregistered(&mut self, then: Then) {
         match (self.policy.binding, self.certified) {
             (_, Some(imei)) => {
-                self.state = State::ExpectVerdict { heartbeat: None, then: Some(then) };
+                self.state = State::ExpectVerdict { wanted_s: None, then: Some(then) };
                 self.emit(Event::Registering(classic_registration(imei, None)));
             }
             (Binding::Required, None) => {
-                self.state = State::ExpectVerdict { heartbeat: None, then: Some(then) };
+                self.state = State::ExpectVerdict { wanted_s: None, then: Some(then) };
                 self.reject(Rejection::NoIdentity);
             }
             (Binding::IfPresent | Binding::Off, None) => {
@@ -396,9 +405,10 @@ impl Session {
         }
     }
 
-    /// The heartbeat interval that a wish gets.
-    fn grant(&self, wanted: Duration) -> Duration {
-        wanted.clamp(self.policy.heartbeat_min, self.policy.heartbeat_max)
+    /// What a device says of its longest silence.
+    fn wish(&self, seconds: u32) -> Wish {
+        let Policy { heartbeat_min: min, heartbeat_max: max, .. } = *self.policy;
+        Wish { wanted: Duration::from_secs(seconds.into()), min, max }
     }
 
     fn on_peer_error(&mut self, fault: PeerError) {

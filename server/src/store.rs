@@ -17,10 +17,12 @@ mod schema;
 mod sqlite;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use moorline_protocol::Imei;
 
+use crate::session::Bounds;
 pub use memory::Memory;
 pub use queue::{Batch, MAX_EVENTS, MAX_REFUSALS, Queue};
 pub use record::{Credential, Device, Ended, Event, Kind, LastSession, StoredEvent};
@@ -56,6 +58,12 @@ pub trait Store: Send + Sync {
     /// The store cannot be written; it holds what it held before.
     fn apply(&self, batch: &Batch) -> Result<(), StoreError>;
 
+    /// Takes what an operator set for one device in the place of what was, at once: it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// The store cannot be written; it holds what it held before.
+    fn keep_bounds(&self, imei: Imei, bounds: Bounds) -> Result<(), StoreError>;
+
     /// Events in the order of their ids. It never waits for [`Self::apply`].
     ///
     /// # Errors
@@ -68,6 +76,8 @@ pub trait Store: Send + Sync {
 pub struct Fleet {
     /// All devices.
     pub devices: Vec<Device>,
+    /// What operators set for single devices.
+    pub bounds: BTreeMap<Imei, Bounds>,
     /// No session had this id or a higher one.
     pub next_session_id: u64,
 }

@@ -1,5 +1,7 @@
 //! `/api/devices`: what is known of devices, whole and in pages.
 
+use std::num::NonZeroU32;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
@@ -10,8 +12,8 @@ use super::Operators;
 use super::problem::Problem;
 use super::query::Parameters;
 use super::time::Time;
-use crate::registry::{Filter, Page, Report, Shown};
-use crate::session::Dialect;
+use crate::registry::{Filter, Page, Registry, Report, Shown};
+use crate::session::{Bounds, Dialect};
 
 const MAX_LIMIT: usize = 1000;
 const DEFAULT_LIMIT: usize = 100;
@@ -45,6 +47,14 @@ pub(super) struct DeviceView {
     disconnected_at: Option<Time>,
     disconnect_cause: Option<String>,
     status: Option<StatusView>,
+    heartbeat_bounds: Option<BoundsView>,
+}
+
+/// What an operator set for it; a bound of `null` is the fleet's.
+#[derive(Serialize)]
+struct BoundsView {
+    min_s: Option<NonZeroU32>,
+    max_s: Option<NonZeroU32>,
 }
 
 /// How a device and its line were when it last told, to this server's process.
@@ -91,17 +101,26 @@ pub(super) async fn one(
     State(operators): State<Operators>,
     Path(text): Path<String>,
 ) -> Result<Json<DeviceView>, Problem> {
-    let imei: Imei = text.parse().map_err(|why| {
+    let shown = find(&operators.registry, read_imei(&text)?)?;
+    Ok(Json(shown.into()))
+}
+
+/// The IMEI in a path.
+pub(super) fn read_imei(text: &str) -> Result<Imei, Problem> {
+    text.parse().map_err(|why| {
         Problem::new(StatusCode::BAD_REQUEST, format!("{} is no IMEI: {why}", text.escape_debug()))
-    })?;
-    let device = operators.registry.get(imei);
-    device.map(|shown| Json(shown.into())).ok_or_else(|| {
+    })
+}
+
+/// A device that is known.
+pub(super) fn find(registry: &Registry, imei: Imei) -> Result<Shown, Problem> {
+    registry.get(imei).ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, format!("no device with the IMEI {imei} has ever been taken in"))
     })
 }
 
 impl From<Shown> for DeviceView {
-    fn from(Shown { device, online, report }: Shown) -> Self {
+    fn from(Shown { device, online, bounds, report }: Shown) -> Self {
         let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let session = &device.session;
         let ended = session.ended.as_ref();
@@ -127,6 +146,8 @@ impl From<Shown> for DeviceView {
             disconnected_at: ended.map(|ended| Time(ended.at_ms)),
             disconnect_cause: ended.map(|ended| ended.cause.to_string()),
             status: report.map(StatusView::from),
+            heartbeat_bounds: (bounds != Bounds::NONE)
+                .then_some(BoundsView { min_s: bounds.min_s, max_s: bounds.max_s }),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A web page elsewhere can point its own name at a loopback address (DNS rebinding) and have the browser of somebody who
 //! may look here ask for it. The browser then sends that name as Host. So requests are answered only when their Host is an
-//! address or `localhost`, which no foreign page has.
+//! address or `localhost`, which no foreign page has. Without that trick a page elsewhere can still have a browser send what
+//! changes something, though not read the answer. Browsers then name the page's Origin, so that has to be this server itself.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -23,7 +24,10 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
 ];
 
 pub(super) async fn guard(request: Request, next: Next) -> Response {
-    let mut response = match check_host(request.version(), request.headers(), request.uri().authority()) {
+    let headers = request.headers();
+    let checked = check_host(request.version(), headers, request.uri().authority())
+        .and_then(|()| if request.method().is_safe() { Ok(()) } else { check_origin(headers) });
+    let mut response = match checked {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
@@ -57,6 +61,19 @@ fn check_host(
     Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail))
 }
 
+/// Lets programs pass, which send neither header, and pages of this server.
+fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    let named = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let host = named("host").unwrap_or_default();
+    let own_origin = named("origin").is_none_or(|origin| origin.strip_prefix("http://") == Some(host));
+    let own_site = named("sec-fetch-site").is_none_or(|site| matches!(site, "same-origin" | "none"));
+    if own_origin && own_site {
+        return Ok(());
+    }
+    let detail = "a web page of another site may not change anything here".to_owned();
+    Err(Problem::new(StatusCode::FORBIDDEN, detail))
+}
+
 /// Whether no foreign page can be of this host: `localhost` (RFC 6761 section 6.3), or an address, with or without a port.
 fn is_nobody_elses(host: &str) -> bool {
     if let Some(bracketed) = host.strip_prefix('[') {
@@ -75,6 +92,27 @@ mod tests {
     fn addresses_and_localhost_are_answered() {
         for host in ["localhost", "LocalHost:9090", "127.0.0.1:9090", "10.0.0.5", "[::1]:9090", "[fe80::1]"] {
             assert!(is_nobody_elses(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_sites_change_nothing() {
+        let may = |pairs: &[(&'static str, &'static str)]| {
+            let mut headers =
+                HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("127.0.0.1:9090"))]);
+            for (name, value) in pairs {
+                headers.insert(*name, HeaderValue::from_static(value));
+            }
+            check_origin(&headers).is_ok()
+        };
+        assert!(may(&[]));
+        assert!(may(&[("origin", "http://127.0.0.1:9090"), ("sec-fetch-site", "same-origin")]));
+        for foreign in ["http://evil.example", "null", "http://127.0.0.1:8080", "https://127.0.0.1:9090", ""]
+        {
+            assert!(!may(&[("origin", foreign)]), "{foreign}");
+        }
+        for foreign in ["cross-site", "same-site", "anything"] {
+            assert!(!may(&[("sec-fetch-site", foreign)]), "{foreign}");
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) async fn page(State(operators): State<Operators>) -> Html<String> {
          <code>?online=true|false</code>, <code>?protocol=native|classic</code>, <code>?search=</code>, \
          <code>?limit=</code>, <code>?after=IMEI</code></li>\n\
          <li>/api/devices/IMEI: one device</li>\n\
+         <li>/api/devices/IMEI/heartbeat: PUT <code>{{\"min_s\": 60, \"max_s\": 300}}</code> bounds its longest silence, \
+         DELETE leaves that to the fleet's bounds</li>\n\
          <li><a href=\"/api/events\">/api/events</a>: what happened; with <code>?after=ID</code>, \
          <code>?imei=</code>, <code>?limit=</code></li>\n\
          <li><a href=\"/metrics\">/metrics</a>: for Prometheus</li>\n\

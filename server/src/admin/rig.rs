@@ -42,6 +42,7 @@ impl Rig {
             writer: Arc::new(writer),
             metrics,
             readiness: Arc::default(),
+            changes: Arc::default(),
         };
         operators.readiness.set_accepting(true);
         Self::serve(operators, folder)
@@ -85,6 +86,16 @@ impl Rig {
         let mut answer = agent.get(format!("http://{}{path}", self.address)).call().unwrap();
         let media_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
         (answer.status().as_u16(), media_type, answer.body_mut().read_to_string().unwrap())
+    }
+
+    /// Sends what changes something, with these lines among its head's.
+    pub(crate) fn send(&self, line: &str, head: &str, body: &str) -> (u16, Value) {
+        let answer = self.raw(&format!(
+            "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n{head}\r\n{body}",
+            body.len()
+        ));
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap())
     }
 
     /// What comes back for exactly these bytes, until the server closes.

@@ -163,6 +163,7 @@ impl Conversation {
             Ok(presence) => {
                 self.seat.register();
                 self.link.turns.welcome(self.address.ip());
+                self.session.bound(self.link.registry.bounds(imei));
                 self.session.accept(presence.session_id, self.link.window());
                 if first {
                     let (address, session, dialect) = (self.address, presence.session_id, self.dialect);

@@ -4,8 +4,8 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::Agent;
-use ureq::http::Uri;
+use ureq::http::{Response, Uri};
+use ureq::{Agent, Body};
 
 use super::failure::Failure;
 
@@ -72,8 +72,25 @@ impl Client {
 
     /// The answer, if it is one of this API's.
     pub(super) fn get(&self, query: &Query) -> Result<Value, Failure> {
-        let url = format!("{}{}", self.server, query.0);
-        let mut response = self.agent.get(&url).call().map_err(|fault| self.unreachable(&fault))?;
+        self.answer(self.agent.get(self.url(&query.0)).call())
+    }
+
+    /// The same, for a change.
+    pub(super) fn put(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.answer(self.agent.put(self.url(path)).send_json(body))
+    }
+
+    /// The same, for a change back.
+    pub(super) fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.answer(self.agent.delete(self.url(path)).call())
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.server)
+    }
+
+    fn answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
+        let mut response = response.map_err(|fault| self.unreachable(&fault))?;
         let status = response.status().as_u16();
         let text = response.body_mut().read_to_string().map_err(|fault| self.unreachable(&fault))?;
         let answer: Value = serde_json::from_str(&text).map_err(|_| self.stranger())?;

@@ -38,6 +38,7 @@ pub(super) fn device(device: &Value, now_ms: i64) -> Vec<(&'static str, String)>
         ("Address", text(device, "address")),
         ("Protocol", format!("{} over TLS {}", text(device, "protocol"), text(device, "tls"))),
         ("Heartbeat", device["heartbeat_s"].as_u64().map_or_else(|| ABSENT.to_owned(), |s| format!("{s} s"))),
+        ("  bounds", bounds(&device["heartbeat_bounds"])),
         ("Session", text(device, "session_id")),
         ("Application", text(device, "app_id")),
         ("Agent", text(device, "agent_version")),
@@ -64,6 +65,16 @@ pub(super) fn event_row(event: &Value) -> [String; 5] {
         text(event, "address"),
         if what.is_empty() { ABSENT.to_owned() } else { what.join(": ") },
     ]
+}
+
+/// A bound that an operator set for the device, in seconds as the heartbeat is; the other one is the fleet's.
+fn bounds(set: &Value) -> String {
+    match (set["min_s"].as_u64(), set["max_s"].as_u64()) {
+        (Some(min), Some(max)) => format!("{min} to {max} s"),
+        (Some(min), None) => format!("{min} s at least"),
+        (None, Some(max)) => format!("{max} s at most"),
+        (None, None) => "the fleet's".to_owned(),
+    }
 }
 
 fn is_online(device: &Value) -> bool {

@@ -39,7 +39,7 @@ fn devices_are_filtered_and_limited() {
 #[test]
 fn json_is_one_object_a_line() {
     let rig = Rig::memory();
-    let lines = |words: &[&str]| -> Vec<serde_json::Value> {
+    let lines = |words: &[&str]| -> Vec<Value> {
         ask_rig(&rig, words).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     let devices = lines(&["devices", "--json"]);
@@ -57,12 +57,44 @@ fn device_is_told_in_full() {
         "State         offline (idle)",
         "Protocol      native over TLS 1.3",
         "Heartbeat     60 s",
+        "  bounds      the fleet's",
         "Application   02020202-0202-0202-0202-020202020202",
         "  issued by   CN=Fleet CA",
     ] {
         assert!(told.lines().any(|found| found == line), "{line} is not in\n{told}");
     }
     assert!(told.contains("  expires     2033-05-18 03:33:20 UTC (in "), "{told}");
+}
+
+#[test]
+fn heartbeat_is_bounded_and_left_to_the_fleet_again() {
+    let rig = Rig::memory();
+    for (words, bounds) in [
+        (&["--min", "1m", "--max", "5m"][..], "60 to 300 s"),
+        (&["--min", "90s"], "90 s at least"),
+        (&["--max", "1d"], "86400 s at most"),
+        (&["--clear"], "the fleet's"),
+    ] {
+        let told = ask_rig(&rig, &[&["heartbeat", "869731052403821"], words].concat());
+        assert!(told.contains(&format!("\n  bounds      {bounds}\n")), "{told}");
+    }
+    let device = ask_rig(&rig, &["--json", "heartbeat", "869731052403821", "--max", "5m"]);
+    let device: Value = serde_json::from_str(&device).unwrap();
+    assert_eq!(device["heartbeat_bounds"], serde_json::json!({"min_s": null, "max_s": 300}));
+    let server = rig.address.to_string();
+    for (words, code, text) in [
+        (["990016259811154", "5m", "6m"], 3, "no device with the IMEI 990016259811154"),
+        (
+            ["869731052403821", "6m", "5m"],
+            1,
+            "min_s=360 is not possible: min_s is at most max_s, which is 300",
+        ),
+        (["869731052403821", "0s", "5m"], 1, "min_s=0 is not possible"),
+    ] {
+        let [imei, min, max] = words;
+        let failure = ask(&server, &["heartbeat", imei, "--min", min, "--max", max]).unwrap_err();
+        assert!(failure.exit_code() == code && failure.to_string().contains(text), "{failure}");
+    }
 }
 
 #[test]
@@ -112,6 +144,11 @@ fn mistaken_arguments_are_refused() {
         &["devices", "--limit", "0"],
         &["events", "--after", "-1"],
         &["events", "--imei", "x"],
+        &["heartbeat", "869731052403821"],
+        &["heartbeat", "--max", "5m"],
+        &["heartbeat", "869731052403821", "--max", "300"],
+        &["heartbeat", "869731052403821", "--min", "1500ms"],
+        &["heartbeat", "869731052403821", "--min", "1m", "--clear"],
         &[],
     ] {
         let refused = Arguments::try_parse_from(["moorlinectl"].iter().chain(words)).unwrap_err();

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use moorline_protocol::{Imei, Status};
 
-use super::{Entry, Registry};
-use crate::session::Dialect;
+use super::{Entry, Registry, State};
+use crate::session::{Bounds, Dialect};
 use crate::store::Device;
 
 /// Which devices are wanted; all of them by default.
@@ -37,6 +37,8 @@ pub struct Shown {
     pub device: Device,
     /// Whether it is online.
     pub online: bool,
+    /// What an operator set for it.
+    pub bounds: Bounds,
     /// What it last told of itself to this server's process.
     pub report: Option<Report>,
 }
@@ -61,7 +63,7 @@ impl Registry {
             for entry in imeis.iter().filter_map(|imei| state.devices.get(imei)) {
                 if filter.admits(entry) {
                     page.total += 1;
-                    page.add(entry, after, limit);
+                    page.add(state, entry, after, limit);
                 }
             }
             if everything {
@@ -75,30 +77,32 @@ impl Registry {
     /// One device; `None` when it is not known.
     #[must_use]
     pub fn get(&self, imei: Imei) -> Option<Shown> {
-        self.lock().devices.get(&imei).map(Entry::show)
+        let state = self.lock();
+        state.devices.get(&imei).map(|entry| state.show(entry))
     }
 }
 
 impl Page {
-    fn add(&mut self, entry: &Entry, after: Option<Imei>, limit: usize) {
+    fn add(&mut self, state: &State, entry: &Entry, after: Option<Imei>, limit: usize) {
         if after.is_some_and(|after| entry.device.imei <= after) {
             return;
         }
         if self.devices.len() < limit {
-            self.devices.push(entry.show());
+            self.devices.push(state.show(entry));
         } else if self.next.is_none() {
             self.next = self.devices.last().map(|shown| shown.device.imei);
         }
     }
 }
 
-impl Entry {
-    fn show(&self) -> Shown {
-        let mut device = self.device.clone();
-        if let Some(online) = &self.online {
+impl State {
+    fn show(&self, entry: &Entry) -> Shown {
+        let mut device = entry.device.clone();
+        if let Some(online) = &entry.online {
             device.last_seen_ms = online.presence.last_seen_ms();
         }
-        Shown { device, online: self.online.is_some(), report: self.report.as_deref().cloned() }
+        let (online, bounds) = (entry.online.is_some(), self.bounds_of(device.imei));
+        Shown { device, online, bounds, report: entry.report.as_deref().cloned() }
     }
 }
 

@@ -1,10 +1,12 @@
 //! What the registry promises, seen through its methods and through what it has the store told.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Instant;
 
 use super::*;
 use crate::clock;
+use crate::session::Wish;
 use crate::store::{Batch, Fleet};
 
 const IMEIS: [&str; 3] = ["004999010640000", "015184008301272", "869731052403821"];
@@ -29,7 +31,11 @@ fn registration(n: usize) -> Registration {
         agent_version: "0.1.0".try_into().unwrap(),
         modem: "Quectel EC25".try_into().unwrap(),
         boot_id: Some([1; 16]),
-        heartbeat: Some(Duration::from_secs(60)),
+        heartbeat: Some(Wish {
+            wanted: Duration::from_secs(60),
+            min: Duration::from_secs(10),
+            max: Duration::from_secs(1800),
+        }),
     }
 }
 
@@ -208,7 +214,7 @@ fn app_id_outlives_a_session_that_does_not_say_it() {
 fn known_policy_refuses_strangers() {
     let teacher = Rig::new();
     teacher.come(1, 1000, 0);
-    let fleet = Fleet { devices: teacher.stored().devices, next_session_id: 5 };
+    let fleet = Fleet { devices: teacher.stored().devices, next_session_id: 5, ..Fleet::default() };
     let rig = Rig::with(fleet, Register::Known);
     let strange = rig.registry.register(registration(2), peer(2, 1000), Arc::default(), None, at(1));
     assert_eq!(strange.unwrap_err(), Rejection::UnknownDevice);
@@ -221,7 +227,7 @@ fn known_policy_refuses_strangers() {
 fn nobody_stays_online_as_a_ghost() {
     let died = Rig::new();
     died.come(1, 1000, 0);
-    let fleet = Fleet { devices: died.stored().devices, next_session_id: 2 };
+    let fleet = Fleet { devices: died.stored().devices, next_session_id: 2, ..Fleet::default() };
     let rig = Rig::with(fleet, Register::Open);
     let shown = rig.registry.get(imei(1)).unwrap();
     assert!(!shown.online);
@@ -239,7 +245,10 @@ fn fleet_that_the_last_server_left_is_expected_back() {
     died.registry.leave(&stays[0].0, Cause::Idle, at(5));
     died.registry.leave(&stays[1].0, Cause::Stopping, at(6));
     assert_eq!((died.registry.online(), died.registry.most_online()), (1, 3));
-    let rig = Rig::with(Fleet { devices: died.stored().devices, next_session_id: 4 }, Register::Open);
+    let rig = Rig::with(
+        Fleet { devices: died.stored().devices, next_session_id: 4, ..Fleet::default() },
+        Register::Open,
+    );
     assert_eq!((rig.registry.online(), rig.registry.most_online()), (0, 2));
     rig.come(1, 1000, 10);
     assert_eq!(rig.registry.most_online(), 2);
@@ -247,7 +256,8 @@ fn fleet_that_the_last_server_left_is_expected_back() {
 
 #[test]
 fn session_ids_begin_after_those_of_the_store() {
-    let rig = Rig::with(Fleet { devices: Vec::new(), next_session_id: 4_711 }, Register::Open);
+    let rig =
+        Rig::with(Fleet { devices: Vec::new(), next_session_id: 4_711, ..Fleet::default() }, Register::Open);
     assert_eq!(rig.stored().next_session_id, Some(4_711 + RESERVED_IDS));
     assert_eq!(rig.come(1, 1000, 0).0.session_id, 4_711);
     assert_eq!(rig.stored().next_session_id, None);
@@ -359,4 +369,32 @@ fn filtered_pages_count_what_lies_before_them() {
 fn presence_is_as_lean_as_the_module_says() {
     assert!(size_of::<Presence>() + 2 * size_of::<usize>() <= 40);
     assert!(size_of::<Option<Online>>() <= 16);
+}
+
+#[test]
+fn bounds_end_a_native_session_and_hold_for_the_next() {
+    let rig = Rig::new();
+    let (_, standing) = rig.come(1, 4000, 1);
+    rig.stored();
+    let bounds = Bounds { min_s: None, max_s: NonZeroU32::new(30) };
+    rig.registry.bound(imei(1), bounds, at(2));
+    assert_eq!(order_of(&standing), Some(Cause::Dropped));
+    let told = rig.stored().events;
+    assert_eq!(told[0].kind, Kind::HeartbeatSet);
+    assert_eq!(told[0].text.as_deref(), Some("its longest silence is granted up to 30 s"));
+    let (_, next) = rig.come(1, 4001, 3);
+    let shown = rig.registry.get(imei(1)).unwrap();
+    assert_eq!((shown.bounds, shown.device.session.heartbeat_s), (bounds, Some(30)));
+    rig.registry.bound(imei(1), Bounds::NONE, at(4));
+    assert_eq!(order_of(&next), Some(Cause::Dropped));
+    rig.come(1, 4002, 5);
+    assert_eq!(rig.registry.get(imei(1)).unwrap().device.session.heartbeat_s, Some(60));
+}
+
+#[test]
+fn bounds_leave_classic_sessions_alone() {
+    let rig = Rig::new();
+    let (_, standing) = rig.come(0, 4000, 1);
+    rig.registry.bound(imei(0), Bounds { min_s: None, max_s: NonZeroU32::new(30) }, at(2));
+    assert_eq!(order_of(&standing), None);
 }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use moorline_protocol::Imei;
 
 use super::{Batch, Device, EventPage, EventQuery, Fleet, Retention, Store, StoreError, StoredEvent};
+use crate::session::Bounds;
 
 /// A fleet in memory.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct Held {
     devices: BTreeMap<Imei, Device>,
+    bounds: BTreeMap<Imei, Bounds>,
     events: BTreeMap<i64, StoredEvent>,
     newest: i64,
     next_session_id: u64,
@@ -39,6 +41,7 @@ impl Store for Memory {
         let held = self.lock();
         Ok(Fleet {
             devices: held.devices.values().cloned().collect(),
+            bounds: held.bounds.clone(),
             next_session_id: held.next_session_id.max(1),
         })
     }
@@ -54,6 +57,13 @@ impl Store for Memory {
         held.next_session_id = batch.next_session_id.unwrap_or(held.next_session_id);
         held.prune(false, self.retention.sessions);
         held.prune(true, self.retention.refusals);
+        Ok(())
+    }
+
+    fn keep_bounds(&self, imei: Imei, bounds: Bounds) -> Result<(), StoreError> {
+        let mut held = self.lock();
+        held.bounds.insert(imei, bounds);
+        held.bounds.retain(|_, bounds| *bounds != Bounds::NONE);
         Ok(())
     }
 

@@ -94,11 +94,19 @@ pub enum Kind {
     Refused,
     /// Somebody was not taken in because certificate and IMEI do not belong together.
     IdentityMismatch,
+    /// An operator set what its longest silence is granted.
+    HeartbeatSet,
 }
 
 impl Kind {
-    const ALL: [Self; 5] =
-        [Self::Online, Self::Offline, Self::Replaced, Self::Refused, Self::IdentityMismatch];
+    const ALL: [Self; 6] = [
+        Self::Online,
+        Self::Offline,
+        Self::Replaced,
+        Self::Refused,
+        Self::IdentityMismatch,
+        Self::HeartbeatSet,
+    ];
 
     /// The stable name in the API and in the store.
     #[must_use]
@@ -109,6 +117,7 @@ impl Kind {
             Self::Replaced => "replaced",
             Self::Refused => "refused",
             Self::IdentityMismatch => "identity_mismatch",
+            Self::HeartbeatSet => "heartbeat_set",
         }
     }
 

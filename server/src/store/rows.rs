@@ -1,13 +1,15 @@
 //! Rows of the database as records, and back. It knows the columns, not the connections.
 
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use moorline_protocol::Imei;
 use rusqlite::types::{FromSql, FromSqlError, ToSqlOutput, Type};
-use rusqlite::{Row, ToSql, Transaction, named_params};
+use rusqlite::{Connection, Row, ToSql, Transaction, named_params, params};
 
 use super::record::{Credential, Device, Ended, Event, Kind, LastSession, StoredEvent};
-use crate::session::Dialect;
+use crate::session::{Bounds, Dialect};
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -68,6 +70,21 @@ fn certificate(row: &Row<'_>) -> Result<Option<Credential>> {
     let named: Option<(Box<str>, Arc<str>)> = both(row, "certificate_serial", "certificate_issuer")?;
     let expires: Option<i64> = row.get("certificate_expires")?;
     Ok(named.zip(expires).map(|((serial, issuer), not_after_ms)| Credential { serial, issuer, not_after_ms }))
+}
+
+pub(super) fn put_bounds(connection: &Connection, imei: Imei, bounds: Bounds) -> Result<()> {
+    let Bounds { min_s, max_s } = bounds;
+    if bounds == Bounds::NONE {
+        return connection.execute("DELETE FROM heartbeat_bounds WHERE imei = ?1", [Text(imei)]).map(drop);
+    }
+    let values = params![Text(imei), min_s.map(NonZeroU32::get), max_s.map(NonZeroU32::get)];
+    connection.execute("INSERT OR REPLACE INTO heartbeat_bounds VALUES (?1, ?2, ?3)", values).map(drop)
+}
+
+pub(super) fn bounds(row: &Row<'_>) -> Result<(Imei, Bounds)> {
+    let bound =
+        |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<u32>>(column)?.and_then(NonZeroU32::new));
+    Ok((parsed(row, "imei")?, Bounds { min_s: bound("min_s")?, max_s: bound("max_s")? }))
 }
 
 pub(super) fn put_event(transaction: &Transaction<'_>, event: &Event) -> Result<()> {

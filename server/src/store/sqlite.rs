@@ -13,9 +13,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 
+use moorline_protocol::Imei;
+
 use super::rows::{self, Text};
 use super::schema::{self, STEPS, SchemaError};
 use super::{Batch, EventPage, EventQuery, Fleet, Retention, Store, StoreError};
+use crate::session::Bounds;
 
 /// Another program that looks into the file may hold it for a moment.
 const BUSY: Duration = Duration::from_secs(5);
@@ -92,6 +95,10 @@ impl Store for Sqlite {
         apply(&mut self.writer(), batch, self.retention).map_err(|fault| explain(&self.path, &fault))
     }
 
+    fn keep_bounds(&self, imei: Imei, bounds: Bounds) -> Result<(), StoreError> {
+        rows::put_bounds(&self.writer().connection, imei, bounds).map_err(|fault| explain(&self.path, &fault))
+    }
+
     fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
         events(&self.reader(), query).map_err(|fault| explain(&self.path, &fault))
     }
@@ -123,8 +130,12 @@ fn load(connection: &Connection) -> rusqlite::Result<Fleet> {
         .prepare("SELECT * FROM devices")?
         .query_map((), rows::device)?
         .collect::<Result<_, _>>()?;
+    let bounds = connection
+        .prepare("SELECT * FROM heartbeat_bounds")?
+        .query_map((), rows::bounds)?
+        .collect::<Result<_, _>>()?;
     let next: i64 = connection.query_row("SELECT next_id FROM sessions", (), |row| row.get(0))?;
-    Ok(Fleet { devices, next_session_id: next.cast_unsigned() })
+    Ok(Fleet { devices, bounds, next_session_id: next.cast_unsigned() })
 }
 
 fn apply(writing: &mut Writing, batch: &Batch, retention: Retention) -> rusqlite::Result<()> {

@@ -1,6 +1,7 @@
 //! What every store promises, tried on both, and what a file can do to a program.
 
 use std::fs;
+use std::num::NonZeroU32;
 
 use tempfile::TempDir;
 
@@ -59,6 +60,20 @@ fn device_row_is_replaced_whole() {
         (changed.certificate, changed.session.ended) = (None, device(2).session.ended);
         store.apply(&Batch { devices: vec![changed.clone()], ..Batch::default() }).unwrap();
         assert_eq!(store.load().unwrap().devices, [changed]);
+    });
+}
+
+#[test]
+fn bounds_are_kept_replaced_and_forgotten_whole() {
+    on_both(Retention::default(), |store| {
+        let bounds = |min, max| Bounds { min_s: NonZeroU32::new(min), max_s: NonZeroU32::new(max) };
+        for (n, set) in [(1, bounds(60, 300)), (2, bounds(0, u32::MAX)), (1, bounds(7, 0)), (2, Bounds::NONE)]
+        {
+            store.keep_bounds(imei(n), set).unwrap();
+        }
+        // Storing the device anew leaves them alone.
+        store.apply(&Batch { devices: vec![device(1)], ..Batch::default() }).unwrap();
+        assert_eq!(store.load().unwrap().bounds.into_iter().collect::<Vec<_>>(), [(imei(1), bounds(7, 0))]);
     });
 }
 
@@ -151,6 +166,12 @@ fn file_of_the_first_version_is_still_read() {
     assert_eq!((fleet.devices.len(), fleet.next_session_id), (1, 4));
     assert_eq!(fleet.devices[0].session.address.to_string(), "[::1]:5");
     assert_eq!(ids(&store, &EVERYTHING), [1]);
+    // What came with later versions is there.
+    assert!(fleet.bounds.is_empty());
+    let bounds = Bounds { min_s: None, max_s: NonZeroU32::new(300) };
+    store.keep_bounds(imei(2), bounds).unwrap();
+    drop(store);
+    assert_eq!(folder.open().unwrap().load().unwrap().bounds[&imei(2)], bounds);
 }
 
 fn refusal_of(bytes: &[u8]) -> String {
@@ -204,7 +225,7 @@ fn newer_database_is_refused_in_words() {
     drop(newer);
     let refused = refusal_of(&fs::read(folder.file()).unwrap());
     assert!(
-        refused.contains("a newer moorline-server made this file (version 7, and this one knows 1)"),
+        refused.contains("a newer moorline-server made this file (version 7, and this one knows 2)"),
         "{refused}"
     );
 }

@@ -2,8 +2,11 @@
 
 use std::sync::Condvar;
 
+use moorline_protocol::Imei;
+
 use super::*;
 use crate::metrics::Metrics;
+use crate::session::Bounds;
 use crate::store::samples::{EVERYTHING, device, event};
 use crate::store::{Batch, EventPage, EventQuery, Fleet, Kind, Memory, Retention};
 
@@ -58,6 +61,10 @@ impl Store for Disk {
         }
         self.changed.notify_all();
         result
+    }
+
+    fn keep_bounds(&self, imei: Imei, bounds: Bounds) -> Result<(), StoreError> {
+        self.store.keep_bounds(imei, bounds)
     }
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
