@@ -2,7 +2,8 @@
 //! says; it knows no device connection.
 //!
 //! It has no users: it listens on loopback, and whoever can reach it may look and steer. So it answers only to names that a
-//! foreign web page cannot have, and takes no orders from one (see `guard`), and asks the store on blocking threads, never on those that serve devices.
+//! foreign web page cannot have, and takes no orders from one (see `guard`). It asks the store on blocking threads, never on
+//! those that serve devices.
 
 mod connections;
 mod devices;

@@ -11,8 +11,6 @@ use moorline_testbed::process::PATIENCE;
 use moorline_testbed::rig::IMEI;
 use moorline_testbed::scene::Scene;
 
-/// Nothing was started again: the process is the one that the boot started.
-const RESTARTS: &str = "systemctl show --value -p NRestarts,ActiveState moorline-agent | xargs";
 #[test]
 #[ignore = "boots a guest"]
 fn armhf_board_is_online_after_a_cold_boot() -> Result<(), Failure> {
@@ -50,7 +48,7 @@ fn line_that_was_cut_is_used_again() -> Result<(), Failure> {
     scene.server.operators().wait_online(IMEI, false)?;
     scene.guest.line(true)?;
     scene.server.operators().wait_online(IMEI, true)?;
-    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    assert_eq!(scene.guest.ask(board::RESTARTS, PATIENCE)?, "0 active");
     Ok(())
 }
 
@@ -66,7 +64,7 @@ fn server_that_was_killed_is_found_again() -> Result<(), Failure> {
     scene.server.start_again()?;
     let again = scene.server.operators().wait_online(IMEI, true)?;
     assert_ne!(again["connected_at"], before["connected_at"], "{again:#}");
-    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    assert_eq!(scene.guest.ask(board::RESTARTS, PATIENCE)?, "0 active");
     Ok(())
 }
 
@@ -92,7 +90,7 @@ fn modem_that_comes_back_under_another_name_is_found() -> Result<(), Failure> {
     back.wait_asked("AT+CSQ", Duration::from_secs(180))?;
     assert_eq!(scene.guest.ask("echo /dev/ttyUSB*", PATIENCE)?, "/dev/ttyUSB1");
     assert_eq!(scene.server.operators().wait_online(IMEI, true)?["connected_at"], session);
-    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    assert_eq!(scene.guest.ask(board::RESTARTS, PATIENCE)?, "0 active");
 
     // And a process that knows no name from before finds it at once.
     scene.guest.ask("systemctl restart moorline-agent", BOOT)?;
@@ -112,7 +110,7 @@ fn port_that_another_program_has_is_waited_for() -> Result<(), Failure> {
     scene.guest.wait_journal(board::UNIT, "/dev/ttyUSB0: another program has it open", BOOT)?;
     scene.guest.ask("kill $holder", PATIENCE)?;
     scene.guest.wait_journal(board::UNIT, "registered", BOOT)?;
-    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    assert_eq!(scene.guest.ask(board::RESTARTS, PATIENCE)?, "0 active");
     Ok(())
 }
 
@@ -127,7 +125,7 @@ fn name_that_is_known_only_later_is_looked_up_again() -> Result<(), Failure> {
     scene.server.operators().wait_online(IMEI, false)?;
     scene.guest.ask("echo 10.0.2.100 gw.example >>/etc/hosts", PATIENCE)?;
     scene.server.operators().wait_online(IMEI, true)?;
-    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    assert_eq!(scene.guest.ask(board::RESTARTS, PATIENCE)?, "0 active");
     Ok(())
 }
 

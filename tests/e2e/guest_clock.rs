@@ -12,7 +12,6 @@ use moorline_testbed::scene::Scene;
 const YEAR: i64 = 365 * 24 * 3600 + 3600;
 const BY_THE_FLOOR: &str = "clock not synchronised: certificates are judged by the floor 20";
 const DROP_IN: &str = include_str!("../../systemd/moorline-agent-clock.conf");
-const RESTARTS: &str = "systemctl show --value -p NRestarts,ActiveState moorline-agent | xargs";
 
 #[test]
 #[ignore = "boots a guest"]
@@ -30,7 +29,7 @@ fn board_in_1970_comes_online_without_its_clock_set() -> Result<(), Failure> {
         let heard = heard_again(&scene)?;
         assert_eq!(heard["connected_at"], session, "{heard:#}");
     }
-    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    assert_eq!(scene.guest.ask(board::RESTARTS, PATIENCE)?, "0 active");
     Ok(())
 }
 
@@ -59,7 +58,7 @@ fn jump_of_a_year_moves_no_timer() -> Result<(), Failure> {
             assert_eq!(heard["connected_at"], session, "{heard:#}");
         }
     }
-    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    assert_eq!(scene.guest.ask(board::RESTARTS, PATIENCE)?, "0 active");
     let said = scene.guest.ask("journalctl --boot --unit moorline-agent --output cat", PATIENCE)?;
     assert!(!said.contains("online -> "), "{said}");
     Ok(())
@@ -92,7 +91,7 @@ fn servers_time_sets_the_clock_with_the_drop_in_alone() -> Result<(), Failure> {
         BOOT,
     )?;
     assert!(scene.guest.ask("date --utc +%Y", PATIENCE)?.as_str() < "2031");
-    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    assert_eq!(scene.guest.ask(board::RESTARTS, PATIENCE)?, "0 active");
     Ok(())
 }
 
@@ -125,7 +124,7 @@ fn start_in(time: &str, scene: &mut Scene) -> Result<(), Failure> {
     scene.guest.ask(&start, BOOT)?;
     scene.server.operators().wait_events(IMEI, &["online", "offline", "online"])?;
     assert_eq!(scene.guest.ask("date --utc +%Y", PATIENCE)?, year);
-    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    assert_eq!(scene.guest.ask(board::RESTARTS, PATIENCE)?, "0 active");
     Ok(())
 }
 

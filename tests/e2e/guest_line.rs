@@ -27,7 +27,6 @@ const DARK: &str = "loss 100%";
 const INTERFACE: &str = "$(ip -o route show default | cut -d' ' -f5)";
 /// Heartbeats that a line which loses one packet in twenty carries without a loss once in thousands of runs, at the most.
 const MOST_SPARED: usize = 100;
-const RESTARTS: &str = "systemctl show --value -p NRestarts,ActiveState moorline-agent | xargs";
 /// How many connections the agent has begun since the boot.
 const CONNECTING: &str = "journalctl --boot --unit moorline-agent --output cat | grep -c -e '-> connecting'";
 
@@ -60,7 +59,7 @@ fn slow_narrow_and_lossy_lines_carry_a_session() -> Result<(), Failure> {
     let lost = lost(&mut scene)?;
     println!("{lost} packets lost");
     assert!(lost > 0, "netem loses nothing");
-    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    assert_eq!(scene.guest.ask(board::RESTARTS, PATIENCE)?, "0 active");
     Ok(())
 }
 
@@ -84,7 +83,7 @@ fn line_that_loses_everything_is_noticed_and_comes_back_by_itself() -> Result<()
     let attempts = scene.guest.ask(CONNECTING, PATIENCE)?.parse::<u32>()? - begun;
     println!("back by attempt {attempts} after the line's return");
     assert!(attempts <= 1, "{attempts} attempts");
-    assert_eq!(scene.guest.ask(RESTARTS, PATIENCE)?, "0 active");
+    assert_eq!(scene.guest.ask(board::RESTARTS, PATIENCE)?, "0 active");
     Ok(())
 }
 

@@ -1,9 +1,11 @@
-//! What the smallest agent holds of a board's memory, under its own unit, and that it never holds more, however long it is
+//! What the agent holds of a board's memory, each of those that boards are made for, under its own unit, and that it never holds more, however long it is
 //! online. Ignored unless asked for, as those of `guest.rs`.
 //!
 //! A heartbeat a second, which is the quickest, would take 2,000 of them more than half an hour. So most of them are what a
 //! device has in their place whose silence is learned: the server asks (Echo), the device answers. They pass through the same
 //! link and session, and come as fast as the board can answer. The server is a bare one, as the real one would not hurry so.
+
+use std::fs;
 
 use moorline_protocol::{ALPN, DeviceMessage, Imei, ServerMessage, Time, Welcome};
 use moorline_testbed::bare_server::{BareServer, Conversation};
@@ -13,10 +15,11 @@ use moorline_testbed::guest::{BOOT, Board, Guest};
 use moorline_testbed::measure::Footprint;
 use moorline_testbed::modem::{Modem, Script};
 use moorline_testbed::process::PATIENCE;
+use moorline_testbed::programs::distribution;
 use moorline_testbed::rig::{IMEI, Rig};
 
 /// Before the first look; they fill what there is to fill.
-const FIRST: Exchanges = Exchanges { heartbeats: 5, echoes: 45 };
+const FIRST: Exchanges = Exchanges { heartbeats: 5, echoes: 495 };
 /// Between the two looks.
 const BETWEEN: Exchanges = Exchanges { heartbeats: 10, echoes: 1990 };
 /// Two pages, as a look may find one that is in use just now.
@@ -31,33 +34,46 @@ struct Exchanges {
 
 #[test]
 #[ignore = "boots a guest"]
-fn armv7_agent_holds_little_memory_and_never_more() -> Result<(), Failure> {
-    holds_at_most(Board::Armhf, 1024)
+fn smallest_armv7_agent_holds_little_memory_and_never_more() -> Result<(), Failure> {
+    holds_at_most(Board::Armhf, "armv7-unknown-linux-musleabihf/smallest", 1024)
 }
 
 #[test]
 #[ignore = "boots a guest"]
-fn aarch64_agent_holds_little_memory_and_never_more() -> Result<(), Failure> {
-    holds_at_most(Board::Arm64, 1280)
+fn smallest_aarch64_agent_holds_little_memory_and_never_more() -> Result<(), Failure> {
+    holds_at_most(Board::Arm64, "aarch64-unknown-linux-musl/smallest", 1280)
 }
 
-fn holds_at_most(board: Board, most_kib: u64) -> Result<(), Failure> {
+#[test]
+#[ignore = "boots a guest"]
+fn standard_armv7_agent_holds_little_memory_and_never_more() -> Result<(), Failure> {
+    holds_at_most(Board::Armhf, "armv7-unknown-linux-gnueabihf/standard", 1536)
+}
+
+#[test]
+#[ignore = "boots a guest"]
+fn standard_aarch64_agent_holds_little_memory_and_never_more() -> Result<(), Failure> {
+    holds_at_most(Board::Arm64, "aarch64-unknown-linux-gnu/standard", 2048)
+}
+
+fn holds_at_most(board: Board, agent: &str, most_kib: u64) -> Result<(), Failure> {
     let rig = Rig::new()?;
     let server = BareServer::start(rig.pki(), &[ALPN])?;
     let modem = Modem::start(Script::ordinary(IMEI))?;
     let device = rig.pki().device(IMEI.parse::<Imei>()?)?;
-    let setup = board::with_agent(board, rig.pki(), &device)?;
+    let program = fs::read(distribution().join(agent).join("moorline-agent"))?;
+    let setup = board::with_agent(board, rig.pki(), &device)?.file("usr/bin/moorline-agent", 0o755, program);
     let mut guest = setup.server(server.address()?).modem(modem.path()).boot()?;
     guest.wait_shell()?;
     guest.wait_journal(board::UNIT, IMEI, BOOT)?;
-    let mut agent = welcome(&server)?;
+    let mut conversation = welcome(&server)?;
     let process = guest.ask("systemctl show --value --property MainPID moorline-agent", PATIENCE)?;
 
-    exchange(&mut agent, FIRST)?;
+    exchange(&mut conversation, FIRST)?;
     let before = footprint(&mut guest, &process)?;
-    exchange(&mut agent, BETWEEN)?;
+    exchange(&mut conversation, BETWEEN)?;
     let after = footprint(&mut guest, &process)?;
-    println!("{board:?}: {before:?}, then {after:?}");
+    println!("{agent}: {before:?}, then {after:?}");
     assert!(after.pss_kib <= most_kib, "{after:?}");
     assert!(after.pss_kib <= before.pss_kib + SHIFT_KIB, "{before:?}, then {after:?}");
     // All that the kernel counts for the unit, which is more than the process, never came near what it may have.

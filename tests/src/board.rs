@@ -1,17 +1,20 @@
 //! Moorline on a guest: what its package puts on a board, and what its owner puts into /etc/moorline.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::certs::{Credentials, Pki};
 use crate::failure::Failure;
 use crate::guest::{self, Board, GuestSetup};
+use crate::programs::distribution;
 use crate::rig::SERVER_NAME;
 use crate::settings::Settings;
 
 /// The agent's unit.
 pub const UNIT: &str = "moorline-agent.service";
+
+/// Asks how often systemd had to start the agent again, and whether it runs: "0 active" when all is well.
+pub const RESTARTS: &str = "systemctl show --value -p NRestarts,ActiveState moorline-agent | xargs";
 
 /// A board with the smallest agent, which asks its modem who it is and finds its server at [`guest::SERVER`].
 ///
@@ -88,8 +91,7 @@ fn agent(board: Board) -> Result<PathBuf, Failure> {
         Board::Armhf => "armv7-unknown-linux-musleabihf",
         Board::Arm64 => "aarch64-unknown-linux-musl",
     };
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
-    let agent = target.join("dist").join(triple).join("smallest/moorline-agent");
+    let agent = distribution().join(triple).join("smallest/moorline-agent");
     if agent.exists() {
         return Ok(agent);
     }
