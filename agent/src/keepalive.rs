@@ -184,7 +184,7 @@ impl Keepalive {
             Phase::TooShort => Notice::TooShort(silence),
             Phase::Holding => Notice::Settled(silence),
             Phase::Unasked => Notice::Unasked(silence),
-            Phase::Checking | Phase::Climbing | Phase::Reaching => return None,
+            Phase::Checking | Phase::Climbing | Phase::Confirming | Phase::Reaching => return None,
         };
         // A step further that came to nothing is no news.
         (self.noticed.replace(notice) != Some(notice)).then_some(notice)
@@ -251,7 +251,7 @@ fn why(learner: &Learner) -> &'static str {
     match learner.phase() {
         Phase::Checking => "to see whether the server asks",
         Phase::Unasked => "fixed, as the server asks nothing",
-        Phase::Climbing => "learning",
+        Phase::Climbing | Phase::Confirming => "learning",
         Phase::Holding => "learned",
         Phase::Reaching => "trying for longer",
         Phase::TooShort => "though the network forgets sooner",

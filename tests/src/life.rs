@@ -23,6 +23,10 @@ use crate::stream::{Direction, Stream};
 /// How long a connection that nobody answers is waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long the server's TCP sends in vain, as its `listener.rs` has it, and the device's, as its `tcp.rs` does.
+const SERVERS_PATIENCE: Duration = Duration::from_secs(120);
+const DEVICES_PATIENCE: Duration = Duration::from_secs(100);
+
 /// What a frame takes with IP's and TCP's headers; an acknowledgement takes less.
 const PACKET: u64 = 76;
 
@@ -293,6 +297,11 @@ impl Life {
     /// Everything that is to happen at this instant, or what left the device without a connection.
     fn serve(&mut self, connection: &mut Connection) -> Result<(), Fault> {
         let came_up = connection.up.turn(&mut self.network, self.now);
+        connection.server_gone |= connection.down.gives_up(SERVERS_PATIENCE, self.now);
+        if connection.up.gives_up(DEVICES_PATIENCE, self.now) {
+            let error = LinkError::Socket(ErrorKind::TimedOut.into());
+            return Err(broken(&connection.device, &error, self.device_now()));
+        }
         let came_down = connection.down.turn(&mut self.network, self.now);
         if connection.server_gone && !came_up.is_empty() {
             return Err(reset(&connection.device, self.device_now()));

@@ -26,6 +26,8 @@ pub struct Stream {
     /// What is not acknowledged, and the number of its first segment.
     unacknowledged: VecDeque<Vec<u8>>,
     first: u64,
+    /// Since when nothing of it was acknowledged.
+    stuck_since: Option<Instant>,
     /// When all of it is sent again.
     again: Option<Instant>,
     timeout: Duration,
@@ -48,6 +50,7 @@ impl Stream {
             direction,
             unacknowledged: VecDeque::new(),
             first: 0,
+            stuck_since: None,
             again: None,
             timeout: FIRST_RETRANSMISSION,
             packets: Vec::new(),
@@ -62,6 +65,7 @@ impl Stream {
     pub fn send(&mut self, bytes: &[u8], network: &mut Network, now: Instant) {
         let number = self.first + self.unacknowledged.len() as u64;
         self.unacknowledged.push_back(bytes.to_vec());
+        self.stuck_since.get_or_insert(now);
         self.again.get_or_insert(now + self.timeout);
         self.transmit(number, vec![bytes.to_vec()], network, now);
     }
@@ -70,6 +74,17 @@ impl Stream {
     #[must_use]
     pub fn is_in_flight(&self) -> bool {
         !self.unacknowledged.is_empty()
+    }
+
+    /// Whether the sender gives up, since nothing was acknowledged for so long (`TCP_USER_TIMEOUT`, RFC 5482): then it sends
+    /// nothing any more.
+    pub fn gives_up(&mut self, after: Duration, now: Instant) -> bool {
+        let stuck = self.stuck_since.is_some_and(|since| now >= since + after);
+        if stuck {
+            self.unacknowledged.clear();
+            (self.stuck_since, self.again) = (None, None);
+        }
+        stuck
     }
 
     /// When [`Self::turn`] has something to do.
@@ -120,6 +135,7 @@ impl Stream {
             self.first = expected;
             self.timeout = FIRST_RETRANSMISSION;
             self.again = self.is_in_flight().then(|| now + self.timeout);
+            self.stuck_since = self.is_in_flight().then_some(now);
         }
     }
 

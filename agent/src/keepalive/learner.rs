@@ -2,15 +2,17 @@
 //! next silence comes out. It knows no session, no wire and no file.
 //!
 //! ```text
-//!   Checking ──► Climbing ──► Holding ◄──► Reaching       TooShort: even the shortest silence allowed
-//!      │            ▲  ▲          │                       is too long; left by the first Echo that comes
-//!      ▼            │  └──────────┘ what was held died
+//!   Checking ──► Climbing ──► Confirming ──► Holding ◄──► Reaching    TooShort: even the shortest silence allowed
+//!      │            ▲  ▲          │             │           │         is too long; left by the first Echo that comes
+//!      │            │  └──────────┴─────────────┘ it died   │
+//!      ▼            ├───────────────────────────────────────┘ it is good
 //!   Unasked ────────┘ by the first Echo that comes
 //! ```
 //!
 //! A silence is good when the server's Echo came at its end before anything else was sent, and dead when that failed twice
 //! in a row beside a working way up. Each step is 18 % longer than the one before, eleven from 5 to 29 minutes; what is held
-//! is the last good one less 4 %, and so at least four fifths of what the network bears.
+//! is the last good one less 4 %, and so at least four fifths of what the network bears. It is settled once it was good
+//! itself: where packets are lost, TCP's repetitions, of which neither side hears, can make a silence seem longer than it was.
 
 use std::time::{Duration, Instant};
 
@@ -51,6 +53,8 @@ pub(super) enum Phase {
     Unasked,
     /// Step by step.
     Climbing,
+    /// What is to be held, for the first time.
+    Confirming,
     /// As long as is known to be good.
     Holding,
     /// Once in a while, one step further.
@@ -123,16 +127,20 @@ impl Learner {
 
     /// An Echo came after this silence, before anything else was said.
     pub(super) fn on_echo(&mut self, silence: Duration, now: Instant) {
-        (self.failures, self.unasked) = (0, 0);
+        let failures = std::mem::take(&mut self.failures);
+        self.unasked = 0;
         let kept = u32::try_from(silence.as_secs()).unwrap_or(u32::MAX).min(self.silence);
         match self.phase {
             Phase::Checking | Phase::Unasked => self.resume(now),
             // An Echo before its time, as when the server has its own reasons to ask, proves less than was agreed on.
             _ if u64::from(kept) * 20 < u64::from(self.silence) * 19 => {}
-            Phase::Climbing | Phase::TooShort => self.climb(kept, now),
+            // A line that has just failed has TCP send things again that this side hears nothing of and the NAT does.
+            Phase::Climbing | Phase::Confirming if failures > 0 => {}
+            Phase::Confirming => self.hold(now),
+            Phase::Climbing | Phase::TooShort => self.climb(kept),
             Phase::Reaching => {
                 self.rest = REST;
-                self.climb(kept, now);
+                self.climb(kept);
             }
             Phase::Holding if now >= self.reach_at && self.silence < self.bounds.max => {
                 self.phase = Phase::Reaching;
@@ -174,7 +182,7 @@ impl Learner {
             }
             Phase::Climbing if self.learned.good > 0 => {
                 self.learned.dead = self.silence;
-                self.hold(now);
+                self.confirm();
             }
             _ => {
                 self.learned = Learned { good: 0, dead: self.silence };
@@ -202,26 +210,36 @@ impl Learner {
         self.phase = if dead(self.silence) { Phase::TooShort } else { Phase::Climbing };
     }
 
-    fn climb(&mut self, kept: u32, now: Instant) {
+    fn climb(&mut self, kept: u32) {
         self.learned.good = self.learned.good.max(kept);
         if self.learned.dead <= kept {
             self.learned.dead = 0;
         }
         let next = self.longer(self.silence);
         if self.silence >= self.bounds.max || (self.learned.dead != 0 && next >= self.learned.dead) {
-            self.hold(now);
+            self.confirm();
         } else {
             self.phase = Phase::Climbing;
             self.silence = next;
         }
     }
 
+    fn confirm(&mut self) {
+        self.silence = self.held();
+        self.phase = Phase::Confirming;
+    }
+
     fn hold(&mut self, now: Instant) {
-        let good = self.learned.good;
-        let Bounds { min, max } = self.bounds;
-        self.silence = if good >= max { max } else { (good - good / 25).max(min) };
+        self.silence = self.held();
         self.phase = Phase::Holding;
         self.reach_at = now + self.rest;
+    }
+
+    /// With a margin, except at the longest allowed.
+    fn held(&self) -> u32 {
+        let good = self.learned.good;
+        let Bounds { min, max } = self.bounds;
+        if good >= max { max } else { (good - good / 25).max(min) }
     }
 
     fn longer(&self, silence: u32) -> u32 {
@@ -256,7 +274,8 @@ mod tests {
     #[test]
     fn eleven_steps_lead_from_five_to_29_minutes() {
         let (learner, tried) = climbed(BOUNDS, u32::MAX);
-        assert_eq!(tried, [30, 300, 354, 417, 492, 580, 684, 807, 952, 1123, 1325, 1563, 1740]);
+        // The last one is then confirmed.
+        assert_eq!(tried, [30, 300, 354, 417, 492, 580, 684, 807, 952, 1123, 1325, 1563, 1740, 1740]);
         assert_eq!((learner.silence(), learner.phase()), (1740, Phase::Holding));
     }
 
@@ -292,6 +311,33 @@ mod tests {
         learner.on_failure(now);
         learner.on_failure(now);
         assert_eq!((learner.silence(), learner.phase()), (300, Phase::Climbing));
+    }
+
+    #[test]
+    fn echo_after_a_failure_leads_no_further() {
+        let now = crate::clock::now().instant;
+        let mut learner = Learner::new(BOUNDS, Learned::default(), now);
+        learner.on_echo(Duration::from_secs(30), now);
+        learner.on_failure(now);
+        learner.on_echo(Duration::from_secs(300), now);
+        assert_eq!((learner.silence(), learner.phase()), (300, Phase::Climbing));
+        learner.on_echo(Duration::from_secs(300), now);
+        assert_eq!((learner.silence(), learner.phase()), (354, Phase::Climbing));
+    }
+
+    #[test]
+    fn nothing_is_settled_before_what_is_held_was_good_itself() {
+        let now = crate::clock::now().instant;
+        let mut learner = Learner::new(BOUNDS, Learned { good: 1123, dead: 0 }, now);
+        learner.on_echo(Duration::from_secs(1079), now + REST);
+        assert_eq!((learner.silence(), learner.phase()), (1325, Phase::Reaching));
+        learner.on_echo(Duration::from_secs(1325), now + REST);
+        learner.on_failure(now + REST);
+        learner.on_failure(now + REST);
+        assert_eq!((learner.silence(), learner.phase(), learner.settled()), (1272, Phase::Confirming, None));
+        learner.on_failure(now + REST);
+        learner.on_failure(now + REST);
+        assert_eq!((learner.silence(), learner.settled()), (300, None));
     }
 
     #[test]
