@@ -72,7 +72,13 @@ fn router(operators: Operators) -> Router {
 }
 
 async fn show_metrics(State(operators): State<Operators>) -> Result<Response, Problem> {
-    let text = operators.metrics.text().map_err(|fault| Problem::internal(&fault))?;
+    // Not where devices are served: counting the open descriptors takes the kernel a while.
+    let look = tokio::task::spawn_blocking(move || {
+        health::note(&operators);
+        operators.metrics.text()
+    });
+    let text =
+        look.await.map_err(|fault| Problem::internal(&fault))?.map_err(|fault| Problem::internal(&fault))?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 

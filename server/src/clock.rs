@@ -20,6 +20,13 @@ pub fn processor() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
+/// The processor time that all threads have taken so far.
+#[must_use]
+pub fn process() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 /// Reads both clocks.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the server's one reading of the clocks")]

@@ -91,7 +91,7 @@ pub(crate) async fn serve(
     let seconds = clock::now().instant.saturating_duration_since(began.instant).as_secs_f64();
     match shaken {
         Ok(shaken) => {
-            link.metrics.handshake("ok", shaken.device.resumed, seconds);
+            link.metrics.shaken(shaken.device.resumed, seconds);
             if !shaken.device.resumed {
                 link.capacity.note(shaken.cost);
             }
@@ -100,14 +100,14 @@ pub(crate) async fn serve(
             tokio::spawn(async move { connection.run().await });
         }
         Err(Failure::Refused { refusal, resumed }) => {
-            link.metrics.handshake(refusal.reason, resumed, seconds);
+            link.metrics.not_shaken(refusal.reason, resumed, seconds);
             link.refusals.handshake(address, &refusal, &link);
             farewell::hear_out(&socket).await;
         }
         // A connection that was opened and closed is a port check, as load balancers make them.
         Err(Failure::Gone { quiet: true }) => debug!(%address, "opened and closed without a word"),
         Err(Failure::Gone { quiet: false }) => {
-            link.metrics.handshake("gone", false, seconds);
+            link.metrics.not_shaken("gone", false, seconds);
             debug!(%address, "went away during the handshake");
         }
     }

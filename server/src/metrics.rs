@@ -1,7 +1,10 @@
 //! What the server counts, and its text for Prometheus. Every counter is an atomic that any task may raise.
 //!
 //! Labels take values from short lists that are fixed in the code, never from a peer: so the number of series is bounded.
-//! Names follow Prometheus's conventions: a prefix, base units, and `_total` for counters.
+//! Names follow Prometheus's conventions: a prefix, base units, and `_total` for counters. What is raised for every message
+//! is a plain atomic; a family, which is looked up by its labels, is for what happens once a session.
+
+mod process;
 
 use std::fmt;
 
@@ -12,6 +15,8 @@ use prometheus_client::metrics::{
 use prometheus_client::registry::Registry as Series;
 
 use crate::session::Dialect;
+use crate::store::Kind;
+use process::Process;
 
 /// The media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -19,11 +24,14 @@ pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 /// From the fastest resumed handshake to the deadline of the slowest.
 const HANDSHAKE_BUCKETS: [f64; 9] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const WRITE_BUCKETS: [f64; 7] = [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 5.0];
+/// The `reason` of what went well.
+const NO_REASON: &str = "none";
 
 /// The server's counters.
 #[derive(Debug)]
 pub struct Metrics {
     series: Series,
+    ready: Gauge,
     waiting: Gauge,
     sessions: Family<Speaking, Gauge>,
     handshakes: Family<HandshakeLabels, Counter>,
@@ -33,9 +41,8 @@ pub struct Metrics {
     heartbeats: Counter,
     time_requests: Counter,
     skipped: Counter,
-    bytes: Family<Direction, Counter>,
-    received: Counter,
-    sent: Counter,
+    frames: Traffic,
+    bytes: Traffic,
     log_lost: Counter,
     store: StoreMetrics,
 }
@@ -43,10 +50,19 @@ pub struct Metrics {
 /// The part that the store's writer raises.
 #[derive(Clone, Debug)]
 pub struct StoreMetrics {
-    pub(crate) queued: Gauge,
+    queued: Gauge,
     pub(crate) lost: Counter,
     pub(crate) failures: Counter,
     pub(crate) write_seconds: Histogram,
+    events: Family<KindOfEvent, Counter>,
+}
+
+/// What goes both ways.
+#[derive(Debug)]
+struct Traffic {
+    both: Family<Direction, Counter>,
+    received: Counter,
+    sent: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -57,6 +73,7 @@ struct Speaking {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct HandshakeLabels {
     result: &'static str,
+    reason: &'static str,
     kind: &'static str,
 }
 
@@ -68,6 +85,11 @@ struct HandshakeKind {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindOfEvent {
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -85,9 +107,9 @@ impl Metrics {
     /// As [`Self::new`], beside what the log counts already: its lines that were lost.
     #[must_use]
     pub fn beside(log_lost: Counter) -> Self {
-        let bytes = Family::<Direction, Counter>::default();
         let mut metrics = Self {
-            series: Series::with_prefix("moorline"),
+            series: Series::default(),
+            ready: Gauge::default(),
             waiting: Gauge::default(),
             sessions: Family::default(),
             handshakes: Family::default(),
@@ -97,14 +119,20 @@ impl Metrics {
             heartbeats: Counter::default(),
             time_requests: Counter::default(),
             skipped: Counter::default(),
-            received: bytes.get_or_create_owned(&Direction { direction: "received" }),
-            sent: bytes.get_or_create_owned(&Direction { direction: "sent" }),
-            bytes,
+            frames: Traffic::new(),
+            bytes: Traffic::new(),
             log_lost,
             store: StoreMetrics::new(),
         };
+        // So that a series is there, at zero, before the first of its kind: a rate is reckoned from two values.
+        for kind in ["full", "resumed"] {
+            drop(metrics.handshakes.get_or_create(&HandshakeLabels {
+                result: "ok",
+                reason: NO_REASON,
+                kind,
+            }));
+        }
         for dialect in [Dialect::Native, Dialect::Classic] {
-            // So that a series is there, at zero, before its first session.
             drop(metrics.sessions.get_or_create(&Speaking { protocol: dialect.as_str() }));
         }
         metrics.name_series();
@@ -112,16 +140,26 @@ impl Metrics {
     }
 
     fn name_series(&mut self) {
-        let series = &mut self.series;
+        self.series.register_collector(Box::new(Process::default()));
+        let series = self.series.sub_registry_with_prefix("moorline");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         series.register("build", "The program's version", build);
+        series.register(
+            "ready",
+            "Whether devices are served and what happens is stored: 1 or 0",
+            self.ready.clone(),
+        );
         series.register(
             "connections_waiting",
             "Connections that have not registered a device (yet)",
             self.waiting.clone(),
         );
         series.register("sessions", "Devices online, by protocol", self.sessions.clone());
-        series.register("handshakes", "TLS handshakes, by how they ended", self.handshakes.clone());
+        series.register(
+            "handshakes",
+            "TLS handshakes, by how they ended, and why not well",
+            self.handshakes.clone(),
+        );
         series.register(
             "handshake_seconds",
             "From the accepted connection to the finished handshake",
@@ -136,7 +174,12 @@ impl Metrics {
         series.register("heartbeats", "Heartbeats answered", self.heartbeats.clone());
         series.register("time_requests", "Time requests answered", self.time_requests.clone());
         series.register("messages_skipped", "Messages that this version does not know", self.skipped.clone());
-        series.register("tls_bytes", "Bytes on device connections, TLS included", self.bytes.clone());
+        series.register(
+            "frames",
+            "Frames on device connections whose handshake is over",
+            self.frames.both.clone(),
+        );
+        series.register("tls_bytes", "Bytes on device connections, TLS included", self.bytes.both.clone());
         series.register(
             "log_lost_lines",
             "Log lines that were lost because standard error did not take them",
@@ -145,10 +188,19 @@ impl Metrics {
         self.store.name_series(series);
     }
 
-    /// A TLS handshake ended: `result` is `ok` or the reason why not, from a fixed list.
-    pub fn handshake(&self, result: &'static str, resumed: bool, seconds: f64) {
+    /// A TLS handshake ended well.
+    pub fn shaken(&self, resumed: bool, seconds: f64) {
+        self.handshake("ok", NO_REASON, resumed, seconds);
+    }
+
+    /// A TLS handshake failed; `reason` is a stable name from a fixed list.
+    pub fn not_shaken(&self, reason: &'static str, resumed: bool, seconds: f64) {
+        self.handshake("failed", reason, resumed, seconds);
+    }
+
+    fn handshake(&self, result: &'static str, reason: &'static str, resumed: bool, seconds: f64) {
         let kind = if resumed { "resumed" } else { "full" };
-        self.handshakes.get_or_create(&HandshakeLabels { result, kind }).inc();
+        self.handshakes.get_or_create(&HandshakeLabels { result, reason, kind }).inc();
         self.handshake_seconds.get_or_create(&HandshakeKind { kind }).observe(seconds);
     }
 
@@ -174,12 +226,27 @@ impl Metrics {
 
     /// So many bytes came on a device's connection.
     pub fn bytes_received(&self, bytes: usize) {
-        self.received.inc_by(bytes as u64);
+        self.bytes.received.inc_by(bytes as u64);
     }
 
     /// So many bytes went out on a device's connection.
     pub fn bytes_sent(&self, bytes: usize) {
-        self.sent.inc_by(bytes as u64);
+        self.bytes.sent.inc_by(bytes as u64);
+    }
+
+    /// So many frames came.
+    pub fn frames_received(&self, frames: u32) {
+        self.frames.received.inc_by(frames.into());
+    }
+
+    /// A frame went out.
+    pub fn frame_sent(&self) {
+        self.frames.sent.inc();
+    }
+
+    /// Whether the server can do its work; to be told before [`Self::text`] is shown.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(ready.into());
     }
 
     /// So many connections have not registered a device.
@@ -219,9 +286,21 @@ impl Default for Metrics {
     }
 }
 
+impl Traffic {
+    fn new() -> Self {
+        let both = Family::<Direction, Counter>::default();
+        Self {
+            received: both.get_or_create_owned(&Direction { direction: "received" }),
+            sent: both.get_or_create_owned(&Direction { direction: "sent" }),
+            both,
+        }
+    }
+}
+
 impl StoreMetrics {
     fn new() -> Self {
         Self {
+            events: Family::default(),
             queued: Gauge::default(),
             lost: Counter::default(),
             failures: Counter::default(),
@@ -229,7 +308,18 @@ impl StoreMetrics {
         }
     }
 
+    /// So many events wait, or rows of devices.
+    pub(crate) fn queue_length(&self, rows: usize) {
+        self.queued.set(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// An event was stored.
+    pub(crate) fn stored(&self, kind: Kind) {
+        self.events.get_or_create(&KindOfEvent { kind: kind.as_str() }).inc();
+    }
+
     fn name_series(&self, series: &mut Series) {
+        series.register("events", "What happened and was stored, by kind", self.events.clone());
         series.register(
             "store_queue_length",
             "Events and devices that wait to be stored",
@@ -261,7 +351,8 @@ mod tests {
     fn counters_are_named_by_convention() {
         let metrics = Metrics::new();
         metrics.heartbeat();
-        metrics.handshake("ok", true, 0.02);
+        metrics.shaken(true, 0.02);
+        metrics.not_shaken("expired", false, 0.02);
         metrics.refused("identity_mismatch");
         metrics.bytes_received(10);
         metrics.bytes_sent(20);
@@ -269,7 +360,9 @@ mod tests {
         let text = text_of(&metrics);
         for line in [
             "moorline_heartbeats_total 1",
-            "moorline_handshakes_total{result=\"ok\",kind=\"resumed\"} 1",
+            "moorline_handshakes_total{result=\"ok\",reason=\"none\",kind=\"resumed\"} 1",
+            "moorline_handshakes_total{result=\"ok\",reason=\"none\",kind=\"full\"} 0",
+            "moorline_handshakes_total{result=\"failed\",reason=\"expired\",kind=\"full\"} 1",
             "moorline_handshake_seconds_bucket{kind=\"resumed\",le=\"0.025\"} 1",
             "moorline_refusals_total{reason=\"identity_mismatch\"} 1",
             "moorline_tls_bytes_total{direction=\"sent\"} 20",

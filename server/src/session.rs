@@ -143,6 +143,8 @@ pub struct Session {
     say: Option<Say>,
     event: Deque<Event, 2>,
     silence: Silence,
+    /// Frames since they were last asked for.
+    heard: u32,
 }
 
 impl Session {
@@ -158,6 +160,7 @@ impl Session {
             event: Deque::new(),
             silence: Silence::new(now.instant, policy.first_message),
             policy,
+            heard: 0,
         }
     }
 
@@ -165,7 +168,10 @@ impl Session {
     pub fn handle_bytes(&mut self, input: &mut &[u8], now: Now) {
         while self.is_listening() && self.say.is_none() && self.event.is_empty() {
             match self.wire.hear(input) {
-                Ok(Some(heard)) => self.on_heard(heard, now),
+                Ok(Some(heard)) => {
+                    self.heard = self.heard.saturating_add(1);
+                    self.on_heard(heard, now);
+                }
                 Ok(None) => return,
                 Err(fault) => self.on_peer_error(fault),
             }
@@ -173,6 +179,11 @@ impl Session {
         if matches!(self.state, State::Closing(_) | State::Ended) {
             *input = &[];
         }
+    }
+
+    /// How many frames came since the last call.
+    pub const fn take_heard(&mut self) -> u32 {
+        std::mem::replace(&mut self.heard, 0)
     }
 
     /// Call at [`Self::poll_timeout`], or earlier without harm.

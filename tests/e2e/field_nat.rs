@@ -127,7 +127,8 @@ fn sessions_are_resumed_at_once(
     let resumed = if forgetting == Forgetting::Healing { 1 } else { 3 };
     let metrics = server.operators().text("/metrics")?;
     for (kind, count) in [("full", 1), ("resumed", resumed)] {
-        let line = format!("moorline_handshakes_total{{result=\"ok\",kind=\"{kind}\"}} {count}\n");
+        let line =
+            format!("moorline_handshakes_total{{result=\"ok\",reason=\"none\",kind=\"{kind}\"}} {count}\n");
         assert!(metrics.contains(&line), "{forgetting:?}: no {line} in\n{metrics}");
     }
     let is_reset = |line: &&String| line.contains("the connection broke: Connection reset");

@@ -139,7 +139,7 @@ fn lost(scene: &mut Scene) -> Result<u32, Failure> {
 
 fn full_handshakes(scene: &Scene) -> Result<u64, Failure> {
     let metrics = scene.server.operators().text("/metrics")?;
-    let name = "moorline_handshakes_total{result=\"ok\",kind=\"full\"} ";
+    let name = "moorline_handshakes_total{result=\"ok\",reason=\"none\",kind=\"full\"} ";
     let count = metrics.lines().find_map(|line| line.strip_prefix(name));
     Ok(count.ok_or_else(|| Failure::new("no full handshake is counted"))?.parse()?)
 }

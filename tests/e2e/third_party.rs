@@ -202,7 +202,7 @@ fn session_is_resumed_and_bound_to_its_device() -> Result<(), Failure> {
 }
 
 fn handshakes(server: &Server, kind: &str) -> Result<u32, Failure> {
-    let series = format!("moorline_handshakes_total{{result=\"ok\",kind=\"{kind}\"}} ");
+    let series = format!("moorline_handshakes_total{{result=\"ok\",reason=\"none\",kind=\"{kind}\"}} ");
     let text = server.operators().text("/metrics")?;
     let count = text.lines().find_map(|line| line.strip_prefix(&series)).unwrap_or("0");
     Ok(count.parse()?)

@@ -24,6 +24,7 @@ pub mod network;
 pub mod pair;
 pub mod process;
 pub mod programs;
+pub mod promtool;
 pub mod relay;
 pub mod rig;
 pub mod scene;

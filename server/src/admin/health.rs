@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Operators;
 use super::problem::Problem;
+use crate::store::Health;
 
 /// Whether devices are served; set by whoever opens and closes the device port.
 #[derive(Debug, Default)]
@@ -38,18 +39,30 @@ pub(super) async fn healthz() -> &'static str {
 
 pub(super) async fn readyz(State(operators): State<Operators>) -> Result<Json<Ready>, Problem> {
     let health = operators.writer.health();
-    let closed = !operators.readiness.accepting.load(Ordering::Relaxed);
-    let port = closed.then(|| "devices are not accepted: the server starts or stops".to_owned());
-    let store = health.trouble.map(|trouble| {
-        format!(
-            "the store cannot be written: {trouble} ({} rows wait, {} were lost)",
-            health.queued, health.lost
-        )
-    });
-    let reasons: Vec<_> = port.into_iter().chain(store).collect();
+    let reasons = reasons(&operators, &health);
     if !reasons.is_empty() {
         return Err(Problem::unavailable(reasons));
     }
     let online = operators.registry.online();
     Ok(Json(Ready { ready: true, online, queued: health.queued, lost_events: health.lost }))
+}
+
+/// Has the metrics show how it is right now: a writer that hangs in the disk does not count what waits for it.
+pub(super) fn note(operators: &Operators) {
+    let health = operators.writer.health();
+    operators.metrics.ready(reasons(operators, &health).is_empty());
+    operators.metrics.store().queue_length(health.queued);
+}
+
+/// Why the server cannot do its work; empty when it can.
+fn reasons(operators: &Operators, health: &Health) -> Vec<String> {
+    let closed = !operators.readiness.accepting.load(Ordering::Relaxed);
+    let port = closed.then(|| "devices are not accepted: the server starts or stops".to_owned());
+    let store = health.trouble.as_ref().map(|trouble| {
+        format!(
+            "the store cannot be written: {trouble} ({} rows wait, {} were lost)",
+            health.queued, health.lost
+        )
+    });
+    port.into_iter().chain(store).collect()
 }

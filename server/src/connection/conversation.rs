@@ -100,6 +100,7 @@ impl Conversation {
             self.session.handle_bytes(&mut input, now);
             self.drain(frames, now);
         }
+        self.link.metrics.frames_received(self.session.take_heard());
         if let Some(presence) = &self.presence {
             presence.heard(now);
         }
@@ -111,6 +112,7 @@ impl Conversation {
         loop {
             if let Some(len) = self.session.poll_transmit(&mut frame, now) {
                 frames.push(frame.get(..len).unwrap_or_default());
+                self.link.metrics.frame_sent();
             } else if let Some(event) = self.session.poll_event() {
                 self.on_event(event, now);
             } else {

@@ -141,6 +141,8 @@ impl Work {
             if failed {
                 self.metrics.failures.inc();
                 self.queue.put_back(batch);
+            } else {
+                batch.events.iter().for_each(|event| self.metrics.stored(event.kind));
             }
             self.note(result.err());
             if failed {
@@ -165,7 +167,7 @@ impl Work {
     }
 
     fn count(&mut self) {
-        self.metrics.queued.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
+        self.metrics.queue_length(self.queue.len());
         let lost = self.queue.lost();
         self.metrics.lost.inc_by(lost - self.counted_lost);
         self.counted_lost = lost;
