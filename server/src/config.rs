@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use moorline_config::{Document, HumanDuration, Mistakes, Section};
 
 use crate::clock;
+use crate::log::Format;
 use crate::session::{Binding, LEAST, LONGEST, Policy};
 use crate::tls::{self, TlsSettings};
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub policy: Policy,
     /// The fleet's database.
     pub store: PathBuf,
+    /// How the log's lines look.
+    pub log: Format,
     /// What is right, and yet worth a warning.
     pub warnings: Vec<String>,
 }
@@ -88,6 +91,7 @@ impl Config {
             ("tls.sessions", self.tls.resumable != newer.tls.resumable),
             ("tls.handshakes", self.handshakes != newer.handshakes),
             ("store.path", self.store != newer.store),
+            ("log.format", self.log != newer.log),
         ];
         changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
     }
@@ -102,6 +106,7 @@ fn read_document(document: &Document, file: &Path, credentials: Option<&Path>) -
     let (settings, tls_is_right) = read_tls(&tls, file, credentials);
     let register =
         root.section("identity").choice("register", &[("open", Register::Open), ("known", Register::Known)]);
+    let log = root.section("log").choice("format", &[("text", Format::Text), ("json", Format::Json)]);
     let operators = address(&listen, "operators").unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 9090).into());
     let config = Config {
         file: file.to_owned(),
@@ -112,6 +117,7 @@ fn read_document(document: &Document, file: &Path, credentials: Option<&Path>) -
         register: register.unwrap_or(Register::Open),
         policy: read_policy(&root.section("identity"), &root.section("session")),
         store: path(&store, "path").unwrap_or_else(|| "/var/lib/moorline-server/fleet.db".into()),
+        log: log.unwrap_or(Format::Text),
         warnings: exposed(operators).into_iter().collect(),
     };
     (config, tls_is_right)

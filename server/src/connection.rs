@@ -29,6 +29,7 @@ use tracing::debug;
 use crate::capacity::Capacity;
 use crate::clock::{self, Now};
 use crate::exit::Exit;
+use crate::log::{self, ConnectionId};
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
 use crate::registry::Registry;
@@ -78,6 +79,7 @@ impl Link {
 pub(crate) async fn serve(
     socket: TcpStream,
     address: SocketAddr,
+    id: ConnectionId,
     link: Arc<Link>,
     seat: Seat,
     exit: Arc<Exit>,
@@ -97,7 +99,7 @@ pub(crate) async fn serve(
             }
             let mut connection = Connection::new(socket, address, shaken, link, seat, exit);
             // A block that captures, and no function that takes: a future keeps an argument and what it is moved to.
-            tokio::spawn(async move { connection.run().await });
+            tokio::spawn(log::about(id, async move { connection.run().await }));
         }
         Err(Failure::Refused { refusal, resumed }) => {
             link.metrics.not_shaken(refusal.reason, resumed, seconds);

@@ -12,8 +12,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use crate::admission::Eviction;
+use crate::clock;
 use crate::connection::{self, Link};
 use crate::exit::Exit;
+use crate::log::{self, ConnectionId, ConnectionIds};
 
 /// What was sent and is not acknowledged for so long ends the connection (RFC 5482): so a device that has vanished without a
 /// word is let go two minutes after it was asked.
@@ -43,12 +45,14 @@ pub fn raise_descriptor_limit() -> usize {
 
 /// Accepts until it is dropped.
 pub(crate) async fn accept(listener: TcpListener, link: Arc<Link>) {
+    let mut ids = ConnectionIds::new(clock::now());
     loop {
         match listener.accept().await {
             Ok((socket, address)) => {
                 // A dual-stack port shows IPv4 peers as ::ffff:192.0.2.1, which nobody searches a log for.
                 let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-                seat(socket, address, &link);
+                let id = ids.next();
+                log::about_now(id, || seat(socket, address, id, &link));
             }
             Err(fault) if is_shortage(&fault) => make_room(&link).await,
             // The peer was gone before it was accepted: accept(2) asks to go on after any of these.
@@ -57,7 +61,7 @@ pub(crate) async fn accept(listener: TcpListener, link: Arc<Link>) {
     }
 }
 
-fn seat(socket: TcpStream, address: SocketAddr, link: &Arc<Link>) {
+fn seat(socket: TcpStream, address: SocketAddr, id: ConnectionId, link: &Arc<Link>) {
     let exit = Arc::new(Exit::default());
     let Some((seat, evicted)) = link.seats.take(address.ip(), &exit) else {
         link.refusals.tell(address.ip(), || {
@@ -78,7 +82,7 @@ fn seat(socket: TcpStream, address: SocketAddr, link: &Arc<Link>) {
         // Only a socket that is gone already refuses these.
         return debug!(%address, "gone at once: {fault}");
     }
-    tokio::spawn(connection::serve(socket, address, Arc::clone(link), seat, exit));
+    tokio::spawn(log::about(id, connection::serve(socket, address, id, Arc::clone(link), seat, exit)));
 }
 
 fn tune(socket: &TcpStream) -> io::Result<()> {

@@ -86,14 +86,18 @@ fn check(arguments: &Arguments, environment: &Environment) -> ExitCode {
 }
 
 fn serve(arguments: &Arguments, environment: Environment) -> ExitCode {
-    let log = match log::start(environment.log.as_deref(), environment.journal) {
+    let config = Config::read(&arguments.config, environment.credentials.as_deref());
+    // A configuration that is wrong is told in words.
+    let format = config.as_ref().map_or(log::Format::Text, |config| config.log);
+    let log = match log::start(environment.log.as_deref(), environment.journal, format) {
         Ok(log) => log,
         Err(text) => {
             eprintln!("{text}");
             return ExitCode::from(WRONG_CONFIGURATION);
         }
     };
-    match run(arguments, environment.credentials, Metrics::beside(log.lost().clone())) {
+    let metrics = Metrics::beside(log.lost().clone());
+    match config.map_err(Failure::from).and_then(|config| run(config, environment.credentials, metrics)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Config(mistakes)) => {
             for mistake in &mistakes {
@@ -108,8 +112,7 @@ fn serve(arguments: &Arguments, environment: Environment) -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments, credentials: Option<PathBuf>, metrics: Metrics) -> Result<(), Failure> {
-    let config = Config::read(&arguments.config, credentials.as_deref())?;
+fn run(config: Config, credentials: Option<PathBuf>, metrics: Metrics) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One more than may be busy with a handshake, so that the sessions that stand always have a thread.
         .worker_threads(config.handshakes + 1)

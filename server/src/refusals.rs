@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::clock;
 use crate::connection::Link;
 use crate::identity::Certificate;
+use crate::log;
 use crate::registry::Refused;
 use crate::session::Rejection;
 use crate::tls::Refusal;
@@ -80,7 +81,7 @@ impl Refusals {
         let (may, untold) = books.may_tell(source, clock::now().instant);
         drop(books);
         if untold > 0 {
-            warn!("{untold} more like the last ones were not told one by one");
+            log::about_none(|| warn!("{untold} more like the last ones were not told one by one"));
         }
         if may {
             say();

@@ -227,6 +227,12 @@ impl ServerSetup {
         self
     }
 
+    /// Has it log these lines, as `MOORLINE_LOG` has them.
+    pub fn logging(mut self, filter: &str) -> Self {
+        self.0.environment.push(("MOORLINE_LOG", filter.into()));
+        self
+    }
+
     /// Gives each line that it says to `hear` too.
     pub fn heard(mut self, hear: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.0.hear = Arc::new(hear);
@@ -359,7 +365,7 @@ fn addresses(program: &mut Program) -> Result<(SocketAddr, SocketAddr), Failure>
 
 fn address_after(line: &str, words: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once(words)?;
-    rest.split(|c: char| c.is_whitespace() || c == '/').next()?.parse().ok()
+    rest.split(|c: char| c.is_whitespace() || matches!(c, '/' | '"')).next()?.parse().ok()
 }
 
 /// An agent about to start.
