@@ -1,19 +1,22 @@
-//! The operators' HTTP: the page, the API, the metrics. It reads the registry and the store, and changes what `heartbeat`
-//! says; it knows no device connection.
+//! The operators' HTTP: the page, the API, the metrics. It reads the registry and the store, and changes what is decided
+//! of devices; it knows no device connection.
 //!
 //! It has no users: it listens on loopback, and whoever can reach it may look and steer. So it answers only to names that a
 //! foreign web page cannot have, and takes no orders from one (see `guard`). It asks the store on blocking threads, never on
 //! those that serve devices.
 
+mod change;
 mod connections;
 mod devices;
 mod events;
 mod guard;
 mod health;
 mod heartbeat;
+mod import;
 mod page;
 mod problem;
 mod query;
+mod standing;
 mod time;
 
 use std::sync::{Arc, Mutex};
@@ -23,7 +26,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use tokio::net::TcpListener;
 
 use crate::metrics::{self, Metrics};
@@ -60,13 +63,19 @@ fn router(operators: Operators) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(show_metrics))
-        .route("/api/devices", get(devices::list))
+        .route(
+            "/api/devices",
+            get(devices::list).post(import::add).layer(DefaultBodyLimit::max(import::MAX_BODY)),
+        )
         .route("/api/devices/{imei}", get(devices::one))
+        .route("/api/devices/{imei}/state", put(standing::set))
+        .route("/api/devices/{imei}/label", put(standing::label))
+        .route("/api/devices/{imei}/drop", post(standing::drop_session))
         .route("/api/devices/{imei}/heartbeat", put(heartbeat::set).delete(heartbeat::clear))
         .route("/api/events", get(events::list))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(DefaultBodyLimit::max(heartbeat::MAX_BODY))
+        .layer(DefaultBodyLimit::max(change::MAX_BODY))
         .layer(middleware::from_fn(guard::guard))
         .with_state(operators)
 }

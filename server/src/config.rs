@@ -53,7 +53,7 @@ pub struct Config {
 pub enum Register {
     /// Any whose certificate the CA signed.
     Open,
-    /// Only devices that the store knows: that were taken in before, while it was open.
+    /// Only devices that the store knows: that were taken in before, while it was open, or that an operator added.
     Known,
 }
 

@@ -38,6 +38,8 @@ pub struct Metrics {
     handshake_seconds: Family<HandshakeKind, Histogram, fn() -> Histogram>,
     refusals: Family<Reason, Counter>,
     ended: Family<Reason, Counter>,
+    devices: Family<Standing, Gauge>,
+    quarantines: Counter,
     heartbeats: Counter,
     time_requests: Counter,
     skipped: Counter,
@@ -93,6 +95,11 @@ struct KindOfEvent {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Standing {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Direction {
     direction: &'static str,
 }
@@ -116,6 +123,8 @@ impl Metrics {
             handshake_seconds: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
             refusals: Family::default(),
             ended: Family::default(),
+            devices: Family::default(),
+            quarantines: Counter::default(),
             heartbeats: Counter::default(),
             time_requests: Counter::default(),
             skipped: Counter::default(),
@@ -171,6 +180,12 @@ impl Metrics {
             "Sessions of registered devices that ended, by reason",
             self.ended.clone(),
         );
+        series.register("devices", "Devices known, by whether they are let in", self.devices.clone());
+        series.register(
+            "quarantines",
+            "Devices that the server itself has quarantined, since they cannot be one",
+            self.quarantines.clone(),
+        );
         series.register("heartbeats", "Heartbeats answered", self.heartbeats.clone());
         series.register("time_requests", "Time requests answered", self.time_requests.clone());
         series.register("messages_skipped", "Messages that this version does not know", self.skipped.clone());
@@ -207,6 +222,16 @@ impl Metrics {
     /// A device was not taken in; `reason` is a stable name from a fixed list.
     pub fn refused(&self, reason: &'static str) {
         self.refusals.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// The server has quarantined a device.
+    pub fn quarantined(&self) {
+        self.quarantines.inc();
+    }
+
+    /// So many devices are in this state, a stable name from a fixed list.
+    pub fn devices(&self, state: &'static str, devices: usize) {
+        self.devices.get_or_create(&Standing { state }).set(i64::try_from(devices).unwrap_or(i64::MAX));
     }
 
     /// A heartbeat was answered.

@@ -7,16 +7,17 @@
 //! at the most, and two locks could disagree about who is online. It is a plain `std` one, for nothing inside waits, and
 //! the lock is never held across an await. Heartbeats do not take it: see [`Presence::heard`].
 //!
-//! Memory: a known device costs about 300 bytes (its [`Device`] and its share of the map), one that is online 56 more (its
+//! Memory: a known device costs about 350 bytes (its [`Device`], its [`Lineage`] and their share of the map), one that is online 56 more (its
 //! [`Presence`], shared with its connection), one that reported how it is 64 more.
 
-mod bounds;
+mod decisions;
+mod lineage;
 mod listing;
 mod shared_text;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,8 +31,10 @@ use crate::exit::Exit;
 use crate::identity::Certificate;
 use crate::metrics::Metrics;
 use crate::session::{Bounds, Cause, Dialect, Registration, Rejection};
-use crate::store::{Credential, Device, Ended, Event, Fleet, Kind, LastSession, Queue};
-pub use listing::{Filter, Page, Report, Shown};
+use crate::store::{Credential, Device, Ended, Event, Fleet, Kind, LastSession, Queue, Settings};
+pub use decisions::Outdated;
+use lineage::{Lineage, Marks};
+pub use listing::{Counts, Filter, Page, Report, Shown, Standing};
 use shared_text::SharedTexts;
 
 /// What offline events say of sessions that a server did not live to see the end of.
@@ -55,10 +58,13 @@ pub struct Registry {
 
 struct State {
     devices: BTreeMap<Imei, Entry>,
-    /// What operators set for single devices.
-    bounds: BTreeMap<Imei, Bounds>,
+    /// What was decided of single devices, also of those that never came.
+    settings: BTreeMap<Imei, Settings>,
     register: Register,
     online: usize,
+    blocked: usize,
+    quarantined: usize,
+    never_seen: usize,
     /// The most that were online at once, those that the last server left included.
     most_online: usize,
     next_session_id: u64,
@@ -70,6 +76,7 @@ struct State {
 struct Entry {
     device: Device,
     online: Option<Online>,
+    lineage: Lineage,
     /// What it last told of itself.
     report: Option<Box<Report>>,
 }
@@ -151,9 +158,12 @@ impl Registry {
     pub fn new(fleet: Fleet, register: Register, queue: Arc<Queue>, metrics: Arc<Metrics>, now: Now) -> Self {
         let mut state = State {
             devices: BTreeMap::new(),
-            bounds: fleet.bounds,
+            settings: BTreeMap::new(),
             register,
             online: 0,
+            blocked: 0,
+            quarantined: 0,
+            never_seen: 0,
             most_online: 0,
             next_session_id: fleet.next_session_id.max(1),
             reserved: 0,
@@ -167,7 +177,13 @@ impl Registry {
             if device.session.ended.is_none() {
                 end_ghost(&mut device, &mut state.texts, &queue, now);
             }
-            state.devices.insert(device.imei, Entry { device, online: None, report: None });
+            state.devices.insert(
+                device.imei,
+                Entry { device, online: None, lineage: Lineage::default(), report: None },
+            );
+        }
+        for (imei, settings) in fleet.settings {
+            state.settle(imei, settings);
         }
         state.reserve_ids(&queue);
         Self { state: Mutex::new(state), queue, metrics }
@@ -179,7 +195,7 @@ impl Registry {
     /// A rejection is not noted here: whoever ends the connection tells it by [`Self::refused`].
     ///
     /// # Errors
-    /// The device is not known, and only known ones are taken in.
+    /// The device is kept out, or not known where only known ones are taken in, or cannot be the one that came before.
     pub fn register(
         &self,
         registration: Registration,
@@ -202,10 +218,18 @@ impl Registry {
                 now,
             );
         }
-        if state.register == Register::Known && !state.devices.contains_key(&registration.imei) {
+        let imei = registration.imei;
+        if let Some(rejection) = state.held(imei) {
+            return Err(rejection);
+        }
+        if state.register == Register::Known && !state.is_known(imei) {
             return Err(Rejection::UnknownDevice);
         }
-        self.replace(&mut state, registration.imei, peer.address, now);
+        if let Some(reason) = state.contradiction(&registration, &peer, now) {
+            self.quarantine(&mut state, imei, reason, now);
+            return Err(Rejection::Quarantined);
+        }
+        self.replace(&mut state, imei, peer.address, now);
         Ok(self.take_in(&mut state, registration, peer, exit, now))
     }
 
@@ -266,12 +290,6 @@ impl Registry {
         self.lock().most_online
     }
 
-    /// How many devices are known.
-    #[must_use]
-    pub fn known(&self) -> usize {
-        self.lock().devices.len()
-    }
-
     /// Has the store told when devices were last heard that have been online for long. Call it every minute or so.
     pub fn save_last_seen(&self, now: Now) {
         self.in_chunks(None, |state, imeis| {
@@ -303,7 +321,7 @@ impl Registry {
         let mut after = after;
         loop {
             let mut state = self.lock();
-            let imeis: Vec<Imei> = state.after(after).take(CHUNK).map(|(imei, _)| *imei).collect();
+            let imeis: Vec<Imei> = state.known_after(after).take(CHUNK).collect();
             if visit(&mut state, &imeis).is_break() || imeis.len() < CHUNK {
                 return;
             }
@@ -367,12 +385,19 @@ impl Registry {
         state.reserve_ids(&self.queue);
         let presence = Arc::new(Presence { session_id: id, imei, last_seen_ms: AtomicI64::new(now.utc_ms) });
         let online = Some(Online { presence: Arc::clone(&presence), exit });
-        let (former, report) = state.devices.remove(&imei).map(|entry| (entry.device, entry.report)).unzip();
+        let former = state.devices.remove(&imei);
+        if former.is_none() && state.settings.contains_key(&imei) {
+            state.never_seen -= 1;
+        }
+        let (former, lineage, report) = match former {
+            Some(entry) => (Some(entry.device), entry.lineage, entry.report),
+            None => (None, Lineage::begun(marks(&registration, &peer, None)), None),
+        };
         let bounds = state.bounds_of(imei);
         let device = device_of(registration, bounds, peer, id, former.as_ref(), &mut state.texts, now);
         self.queue.put_event(event_of(&device, Kind::Online, None, now));
         self.queue.put_device(device.clone());
-        state.devices.insert(imei, Entry { device, online, report: report.flatten() });
+        state.devices.insert(imei, Entry { device, online, lineage, report });
         state.online += 1;
         state.most_online = state.most_online.max(state.online);
         self.metrics.session_began(dialect);
@@ -397,9 +422,19 @@ impl State {
         online.is_some_and(|online| online.presence.session_id == presence.session_id)
     }
 
-    fn after(&self, after: Option<Imei>) -> impl Iterator<Item = (&Imei, &Entry)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        self.devices.range((after.map_or(Unbounded, Excluded), Unbounded))
+    /// Whether it came before, or was decided of before it came.
+    fn is_known(&self, imei: Imei) -> bool {
+        self.devices.contains_key(&imei) || self.settings.contains_key(&imei)
+    }
+
+    /// Why this cannot be the device that came before under this IMEI.
+    fn contradiction(&mut self, registration: &Registration, peer: &Peer, now: Now) -> Option<String> {
+        let entry = self.devices.get_mut(&registration.imei)?;
+        let before = &entry.device.session;
+        let before = (before.address.ip(), entry.online.is_some());
+        let found = entry.lineage.on_session(marks(registration, peer, Some(before)), now.instant)?;
+        let address = entry.device.session.address;
+        Some(format!("{} (it came from {}, and from {address} before)", found.as_str(), peer.address))
     }
 
     /// Keeps the reservation ahead of the ids in use, in steps, so that a crash never lets an id be used twice.
@@ -408,6 +443,17 @@ impl State {
             self.reserved = self.next_session_id + RESERVED_IDS;
             queue.put_next_session_id(self.reserved);
         }
+    }
+}
+
+fn marks<'a>(registration: &Registration, peer: &'a Peer, before: Option<(IpAddr, bool)>) -> Marks<'a> {
+    let Certificate { issuer, serial, .. } = &peer.certificate;
+    Marks {
+        boot_id: registration.boot_id,
+        certificate: (issuer, serial),
+        address: peer.address.ip(),
+        before: before.map(|(address, _)| address),
+        takes_over: before.is_some_and(|(_, stands)| stands),
     }
 }
 

@@ -14,6 +14,7 @@ mod rows;
 #[cfg(test)]
 pub(crate) mod samples;
 mod schema;
+mod settings;
 mod sqlite;
 mod writer;
 
@@ -22,10 +23,10 @@ use std::fmt;
 
 use moorline_protocol::Imei;
 
-use crate::session::Bounds;
 pub use memory::Memory;
 pub use queue::{Batch, MAX_EVENTS, MAX_REFUSALS, Queue};
 pub use record::{Credential, Device, Ended, Event, Kind, LastSession, StoredEvent};
+pub use settings::{Hold, HoldKind, MAX_LABEL, MAX_REASON, Settings, check_text};
 pub use sqlite::Sqlite;
 pub use writer::{Health, Unsaved, Writer};
 
@@ -58,11 +59,11 @@ pub trait Store: Send + Sync {
     /// The store cannot be written; it holds what it held before.
     fn apply(&self, batch: &Batch) -> Result<(), StoreError>;
 
-    /// Takes what an operator set for one device in the place of what was, at once: it is on the disk when this returns.
+    /// Takes what was decided of devices in the place of older revisions, at once: it is on the disk when this returns.
     ///
     /// # Errors
-    /// The store cannot be written; it holds what it held before.
-    fn keep_bounds(&self, imei: Imei, bounds: Bounds) -> Result<(), StoreError>;
+    /// The store cannot be written; it holds what it held before, of all of them.
+    fn keep(&self, settings: &[(Imei, Settings)]) -> Result<(), StoreError>;
 
     /// Events in the order of their ids. It never waits for [`Self::apply`].
     ///
@@ -76,8 +77,8 @@ pub trait Store: Send + Sync {
 pub struct Fleet {
     /// All devices.
     pub devices: Vec<Device>,
-    /// What operators set for single devices.
-    pub bounds: BTreeMap<Imei, Bounds>,
+    /// What was decided of single devices, those that never came among them.
+    pub settings: BTreeMap<Imei, Settings>,
     /// No session had this id or a higher one.
     pub next_session_id: u64,
 }

@@ -62,7 +62,7 @@ fn each_failure_has_its_exit_code() -> Result<(), Failure> {
     let rig = Rig::new()?;
     let server = rig.server()?.start()?;
     for (words, code, text) in [
-        (&["device", IMEI][..], 3, "no device with the IMEI 004999010640000 has ever been taken in"),
+        (&["device", IMEI][..], 3, "no device with the IMEI 004999010640000 ever came or was added"),
         (&["device", "123"], 2, "it has 3 digits, an IMEI has 15"),
         (&["devices", "--server", "https://here"], 2, "it is of the form http://127.0.0.1:9090"),
     ] {

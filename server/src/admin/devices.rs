@@ -12,11 +12,19 @@ use super::Operators;
 use super::problem::Problem;
 use super::query::Parameters;
 use super::time::Time;
-use crate::registry::{Filter, Page, Registry, Report, Shown};
+use crate::registry::{Filter, Page, Registry, Report, Shown, Standing};
 use crate::session::{Bounds, Dialect};
+use crate::store::{Credential, Device, Hold, HoldKind};
 
 const MAX_LIMIT: usize = 1000;
 const DEFAULT_LIMIT: usize = 100;
+const PARAMETERS: [&str; 9] =
+    ["limit", "after", "online", "seen", "state", "protocol", "agent_version", "signal_below", "search"];
+const STATES: [(&str, Standing); 3] = [
+    ("active", Standing::Active),
+    ("blocked", Standing::Held(HoldKind::Blocked)),
+    ("quarantined", Standing::Held(HoldKind::Quarantined)),
+];
 
 #[derive(Serialize)]
 pub(super) struct DeviceList {
@@ -26,23 +34,30 @@ pub(super) struct DeviceList {
     total: usize,
 }
 
-/// A device. Of its latest session when it is offline.
+/// A device. Of its latest session when it is offline; all of that is `null` while it never came.
 #[derive(Serialize)]
 pub(super) struct DeviceView {
     imei: String,
+    label: Option<String>,
     online: bool,
-    protocol: &'static str,
+    /// `active`, `blocked` or `quarantined`.
+    state: &'static str,
+    state_since: Option<Time>,
+    state_reason: Option<String>,
+    /// When an operator added it before it came.
+    added_at: Option<Time>,
+    protocol: Option<&'static str>,
     app_id: Option<String>,
-    address: String,
-    connected_at: Time,
-    last_seen: Time,
-    first_seen: Time,
+    address: Option<String>,
+    connected_at: Option<Time>,
+    last_seen: Option<Time>,
+    first_seen: Option<Time>,
     /// The longest silence that it was granted, or told since.
     heartbeat_s: Option<u32>,
     agent_version: Option<String>,
     modem: Option<String>,
-    tls: String,
-    session_id: u64,
+    tls: Option<String>,
+    session_id: Option<u64>,
     certificate: Option<CertificateView>,
     disconnected_at: Option<Time>,
     disconnect_cause: Option<String>,
@@ -81,11 +96,15 @@ struct CertificateView {
 }
 
 pub(super) async fn list(State(operators): State<Operators>, uri: Uri) -> Result<Json<DeviceList>, Problem> {
-    let parameters = Parameters::read(&uri, &["limit", "after", "online", "protocol", "search"])?;
+    let parameters = Parameters::read(&uri, &PARAMETERS)?;
     let limit = parameters.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let after: Option<Imei> = parameters.parsed("after", "an IMEI")?;
     let filter = Filter {
         online: parameters.choice("online", &[("true", true), ("false", false)])?,
+        seen: parameters.choice("seen", &[("true", true), ("false", false)])?,
+        standing: parameters.choice("state", &STATES)?,
+        agent_version: parameters.text("agent_version").map(str::to_owned),
+        signal_below: parameters.number("signal_below", -200..=0)?,
         dialect: parameters
             .choice("protocol", &[("native", Dialect::Native), ("classic", Dialect::Classic)])?,
         search: parameters.text("search").filter(|search| !search.is_empty()).map(str::to_lowercase),
@@ -114,41 +133,52 @@ pub(super) fn read_imei(text: &str) -> Result<Imei, Problem> {
 
 /// A device that is known.
 pub(super) fn find(registry: &Registry, imei: Imei) -> Result<Shown, Problem> {
-    registry.get(imei).ok_or_else(|| {
-        Problem::new(StatusCode::NOT_FOUND, format!("no device with the IMEI {imei} has ever been taken in"))
-    })
+    registry.get(imei).ok_or_else(|| unknown(imei))
+}
+
+pub(super) fn unknown(imei: Imei) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("no device with the IMEI {imei} ever came or was added"))
 }
 
 impl From<Shown> for DeviceView {
-    fn from(Shown { device, online, bounds, report }: Shown) -> Self {
+    fn from(Shown { imei, device, online, settings, report }: Shown) -> Self {
+        let device = device.as_ref();
         let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let session = &device.session;
-        let ended = session.ended.as_ref();
+        let session = device.map(|device| &device.session);
+        let ended = session.and_then(|session| session.ended.as_ref());
+        let hold = settings.hold.as_ref();
+        let Bounds { min_s, max_s } = settings.bounds;
         Self {
-            imei: device.imei.to_string(),
+            imei: imei.to_string(),
+            label: settings.label.as_deref().map(str::to_owned),
             online,
-            protocol: session.dialect.as_str(),
-            app_id: device.app_id_text(),
-            address: session.address.to_string(),
-            connected_at: Time(session.connected_at_ms),
-            last_seen: Time(device.last_seen_ms),
-            first_seen: Time(device.first_seen_ms),
-            heartbeat_s: session.heartbeat_s,
-            agent_version: said(&device.agent_version),
-            modem: said(&device.modem),
-            tls: session.tls.to_string(),
-            session_id: session.id,
-            certificate: device.certificate.as_ref().map(|certificate| CertificateView {
-                serial: certificate.serial.to_string(),
-                issuer: certificate.issuer.to_string(),
-                expires_at: Time(certificate.not_after_ms),
-            }),
+            state: hold.map_or("active", |hold| hold.kind.as_str()),
+            state_since: hold.map(|hold| Time(hold.since_ms)),
+            state_reason: hold.and_then(|Hold { reason, .. }| said(reason)),
+            added_at: settings.added_ms.map(Time),
+            protocol: session.map(|session| session.dialect.as_str()),
+            app_id: device.and_then(Device::app_id_text),
+            address: session.map(|session| session.address.to_string()),
+            connected_at: session.map(|session| Time(session.connected_at_ms)),
+            last_seen: device.map(|device| Time(device.last_seen_ms)),
+            first_seen: device.map(|device| Time(device.first_seen_ms)),
+            heartbeat_s: session.and_then(|session| session.heartbeat_s),
+            agent_version: device.and_then(|device| said(&device.agent_version)),
+            modem: device.and_then(|device| said(&device.modem)),
+            tls: session.map(|session| session.tls.to_string()),
+            session_id: session.map(|session| session.id),
+            certificate: device.and_then(|device| device.certificate.as_ref()).map(CertificateView::from),
             disconnected_at: ended.map(|ended| Time(ended.at_ms)),
             disconnect_cause: ended.map(|ended| ended.cause.to_string()),
             status: report.map(StatusView::from),
-            heartbeat_bounds: (bounds != Bounds::NONE)
-                .then_some(BoundsView { min_s: bounds.min_s, max_s: bounds.max_s }),
+            heartbeat_bounds: (settings.bounds != Bounds::NONE).then_some(BoundsView { min_s, max_s }),
         }
+    }
+}
+
+impl From<&Credential> for CertificateView {
+    fn from(Credential { serial, issuer, not_after_ms }: &Credential) -> Self {
+        Self { serial: serial.to_string(), issuer: issuer.to_string(), expires_at: Time(*not_after_ms) }
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Operators;
 use super::problem::Problem;
+use crate::registry::Counts;
 use crate::store::Health;
 
 /// Whether devices are served; set by whoever opens and closes the device port.
@@ -52,6 +53,12 @@ pub(super) fn note(operators: &Operators) {
     let health = operators.writer.health();
     operators.metrics.ready(reasons(operators, &health).is_empty());
     operators.metrics.store().queue_length(health.queued);
+    let Counts { known, blocked, quarantined, .. } = operators.registry.counts();
+    for (state, devices) in
+        [("active", known - blocked - quarantined), ("blocked", blocked), ("quarantined", quarantined)]
+    {
+        operators.metrics.devices(state, devices);
+    }
 }
 
 /// Why the server cannot do its work; empty when it can.

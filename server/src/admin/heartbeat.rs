@@ -1,27 +1,17 @@
 //! `/api/devices/IMEI/heartbeat`: the bounds that an operator sets for one device. What was answered is on the disk.
 
 use std::num::NonZeroU32;
-use std::sync::PoisonError;
-use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{FromRequest as _, Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use moorline_protocol::Imei;
+use axum::extract::{Path, Request, State};
 use serde::Deserialize;
-use tokio::time::timeout;
 
 use super::Operators;
+use super::change::{change, read_json};
 use super::devices::{self, DeviceView};
 use super::problem::Problem;
-use crate::clock;
 use crate::session::{Bounds, LEAST, LONGEST};
-
-/// The longest body.
-pub(super) const MAX_BODY: usize = 4 * 1024;
-/// How long it may take: it holds one of the operators' few connections.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::store::Settings;
 
 /// The body; a bound that is left out is the fleet's.
 #[derive(Deserialize)]
@@ -37,71 +27,21 @@ pub(super) async fn set(
     request: Request,
 ) -> Result<Json<DeviceView>, Problem> {
     let imei = devices::read_imei(&text)?;
-    let bounds = read_bounds(&read_body(request).await?)?;
-    change(operators, imei, bounds).await
+    let bounds = read_bounds(&read_json(request, "{\"min_s\": 60, \"max_s\": 300}").await?)?;
+    change(operators, imei, move |settings| Settings { bounds, ..settings }).await
 }
 
 pub(super) async fn clear(
     State(operators): State<Operators>,
     Path(text): Path<String>,
 ) -> Result<Json<DeviceView>, Problem> {
-    change(operators, devices::read_imei(&text)?, Bounds::NONE).await
+    change(operators, devices::read_imei(&text)?, |settings| Settings { bounds: Bounds::NONE, ..settings })
+        .await
 }
 
-/// On the disk first, then in memory, and one change after the other, so that both hold the same.
-async fn change(operators: Operators, imei: Imei, bounds: Bounds) -> Result<Json<DeviceView>, Problem> {
-    // The disk is waited for, and whoever asked may hang up meanwhile without leaving half a change.
-    let work = tokio::task::spawn_blocking(move || {
-        let Operators { registry, store, changes, .. } = operators;
-        let _alone = changes.lock().unwrap_or_else(PoisonError::into_inner);
-        if devices::find(&registry, imei)?.bounds != bounds {
-            store.keep_bounds(imei, bounds).map_err(|fault| {
-                let detail = format!("the store cannot be written, so nothing was changed: {fault}");
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-            })?;
-            registry.bound(imei, bounds, clock::now());
-        }
-        devices::find(&registry, imei)
-    });
-    work.await.map_err(|fault| Problem::internal(&fault))?.map(|shown| Json(shown.into()))
-}
-
-async fn read_body(request: Request) -> Result<Bytes, Problem> {
-    if !is_json(request.headers()) {
-        let detail = "the body has to be JSON, and Content-Type to say so: application/json".to_owned();
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-    }
-    let Ok(body) = timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await else {
-        let detail = format!("the body did not come within {} s", BODY_TIMEOUT.as_secs());
-        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
-    };
-    body.map_err(|rejection| {
-        let detail = match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => format!("the body is longer than {MAX_BODY} bytes"),
-            _ => rejection.body_text(),
-        };
-        Problem::new(rejection.status(), detail)
-    })
-}
-
-/// No form of a web page can say this of its body.
-fn is_json(headers: &HeaderMap) -> bool {
-    let named = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media_type = named.and_then(|value| value.split(';').next());
-    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
-}
-
-fn read_bounds(body: &[u8]) -> Result<Bounds, Problem> {
-    // serde takes an array for an object with its fields in order; here nothing is meant by its place.
-    let wanted = match serde_json::from_slice(body) {
-        Ok(Wanted { .. }) if !body.trim_ascii_start().starts_with(b"{") => Err("it is no object".to_owned()),
-        read => read.map_err(|fault| fault.to_string()),
-    };
-    let Wanted { min_s, max_s } = wanted.map_err(|why| {
-        let detail = format!("the body is not of the form {{\"min_s\": 60, \"max_s\": 300}}: {why}");
-        Problem::new(StatusCode::BAD_REQUEST, detail)
-    })?;
-    let bounds = Bounds { min_s: read_bound("min_s", min_s)?, max_s: read_bound("max_s", max_s)? };
+fn read_bounds(wanted: &Wanted) -> Result<Bounds, Problem> {
+    let bounds =
+        Bounds { min_s: read_bound("min_s", wanted.min_s)?, max_s: read_bound("max_s", wanted.max_s)? };
     match (bounds.min_s, bounds.max_s) {
         (Some(min), Some(max)) if min > max => {
             Err(Problem::parameter("min_s", &min.to_string(), &format!("at most max_s, which is {max}")))
@@ -125,8 +65,11 @@ mod tests {
     use std::io::Write as _;
     use std::sync::Arc;
 
+    use moorline_protocol::Imei;
+
     use serde_json::{Value, json};
 
+    use super::super::change::MAX_BODY;
     use super::super::rig::Rig;
     use super::*;
     use crate::store::samples::imei;
@@ -174,8 +117,8 @@ mod tests {
         let rig = Rig::over(Arc::<Sqlite>::clone(&file), Some(folder));
         for (body, kept) in [(r#"{"max_s": 300}"#, NonZeroU32::new(300)), ("{}", None)] {
             assert_eq!(put(&rig, body).0, 200);
-            let bounds = file.load().unwrap().bounds;
-            assert_eq!(bounds.get(&imei(2)).and_then(|bounds| bounds.max_s), kept);
+            let settings = file.load().unwrap().settings;
+            assert_eq!(settings.get(&imei(2)).and_then(|settings| settings.bounds.max_s), kept);
         }
     }
 
@@ -218,7 +161,7 @@ mod tests {
                 detail(rig.send(&format!("{method} /api/devices/{who}/heartbeat"), JSON, "{\"max_s\": 60}"))
             };
             let (status, told) = send("990016259811154");
-            assert!(status == 404 && told.ends_with("990016259811154 has ever been taken in"), "{told}");
+            assert!(status == 404 && told.ends_with("990016259811154 ever came or was added"), "{told}");
             let (status, told) = send("86973105240382");
             assert!(status == 400 && told.starts_with("86973105240382 is no IMEI: "), "{told}");
         }
@@ -281,7 +224,7 @@ mod tests {
             self.0.apply(batch)
         }
 
-        fn keep_bounds(&self, _: Imei, _: Bounds) -> Result<(), StoreError> {
+        fn keep(&self, _: &[(Imei, Settings)]) -> Result<(), StoreError> {
             Err(StoreError::Failed("the disk is full".to_owned()))
         }
 

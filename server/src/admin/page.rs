@@ -4,9 +4,10 @@ use axum::extract::State;
 use axum::response::Html;
 
 use super::Operators;
+use crate::registry::Counts;
 
 pub(super) async fn page(State(operators): State<Operators>) -> Html<String> {
-    let (online, known) = (operators.registry.online(), operators.registry.known());
+    let Counts { online, known, .. } = operators.registry.counts();
     Html(format!(
         "<!doctype html>\n\
          <html lang=\"en\"><meta charset=\"utf-8\"><title>Moorline</title>\n\
@@ -19,6 +20,8 @@ pub(super) async fn page(State(operators): State<Operators>) -> Html<String> {
          <li>/api/devices/IMEI: one device</li>\n\
          <li>/api/devices/IMEI/heartbeat: PUT <code>{{\"min_s\": 60, \"max_s\": 300}}</code> bounds its longest silence, \
          DELETE leaves that to the fleet's bounds</li>\n\
+         <li>/api/devices/IMEI/state: PUT <code>{{\"state\": \"blocked\", \"reason\": \"stolen\"}}</code> keeps it out, \
+         <code>active</code> lets it in again</li>\n\
          <li><a href=\"/api/events\">/api/events</a>: what happened; with <code>?after=ID</code>, \
          <code>?imei=</code>, <code>?limit=</code></li>\n\
          <li><a href=\"/metrics\">/metrics</a>: for Prometheus</li>\n\

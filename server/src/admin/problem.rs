@@ -18,6 +18,19 @@ pub(super) struct Problem {
     parameter: Option<Box<BadParameter>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lines: Vec<BadLine>,
+}
+
+/// A line of a file that is wrong.
+#[derive(Debug, Serialize)]
+pub(super) struct BadLine {
+    /// From 1 on.
+    pub(super) line: u64,
+    /// What stands there, or its beginning.
+    pub(super) value: String,
+    /// What is wrong with it.
+    pub(super) reason: String,
 }
 
 /// What of the query is wrong.
@@ -31,7 +44,14 @@ struct BadParameter {
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: String) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
-        Self { title, status: status.as_u16(), detail, parameter: None, reasons: Vec::new() }
+        Self {
+            title,
+            status: status.as_u16(),
+            detail,
+            parameter: None,
+            reasons: Vec::new(),
+            lines: Vec::new(),
+        }
     }
 
     pub(super) fn parameter(name: &str, value: &str, allowed: &str) -> Self {
@@ -39,6 +59,10 @@ impl Problem {
         let bad =
             BadParameter { parameter: name.to_owned(), value: value.to_owned(), allowed: allowed.to_owned() };
         Self { parameter: Some(Box::new(bad)), ..Self::new(StatusCode::BAD_REQUEST, detail) }
+    }
+
+    pub(super) fn lines(detail: String, lines: Vec<BadLine>) -> Self {
+        Self { lines, ..Self::new(StatusCode::BAD_REQUEST, detail) }
     }
 
     pub(super) fn unavailable(reasons: Vec<String>) -> Self {

@@ -29,7 +29,12 @@ impl Rig {
     pub(crate) fn over(store: Arc<dyn Store>, folder: Option<TempDir>) -> Self {
         let events = vec![event(0, Kind::Refused), event(1, Kind::Online), event(2, Kind::Offline)];
         store
-            .apply(&Batch { devices: (0..3).map(device).collect(), events, next_session_id: Some(50) })
+            .apply(&Batch {
+                devices: (0..3).map(device).collect(),
+                events,
+                next_session_id: Some(50),
+                ..Batch::default()
+            })
             .unwrap();
         let (queue, metrics) = (Arc::new(Queue::new()), Arc::new(Metrics::new()));
         let fleet: Fleet = store.load().unwrap();

@@ -24,6 +24,7 @@ fn device_is_shown_with_all_that_is_known() {
             shown,
             serde_json::json!({
                 "imei": "869731052403821", "online": false, "protocol": "native",
+                "label": null, "state": "active", "state_since": null, "state_reason": null, "added_at": null,
                 "app_id": "02020202-0202-0202-0202-020202020202", "address": "127.0.0.1:4000",
                 "connected_at": "2025-11-24T16:00:00.002Z", "last_seen": "2025-11-24T16:00:00.001Z",
                 "first_seen": "2025-11-24T16:00:00.000Z", "heartbeat_s": 60, "agent_version": "0.1.0",
@@ -135,7 +136,7 @@ fn strangers_and_nonsense_are_told_apart() {
 fn unknown_pages_and_methods_are_problems() {
     let rig = Rig::memory();
     assert_eq!(rig.get("/api/sheep").0, 404);
-    let answer = rig.raw("POST /api/devices HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let answer = rig.raw("POST /api/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
     assert!(answer.to_lowercase().contains("allow: get,head\r\n"), "{answer}");
     assert!(answer.contains("\"detail\":\"POST is not possible here"), "{answer}");

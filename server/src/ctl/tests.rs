@@ -123,7 +123,7 @@ fn unknown_device_is_a_failure_of_its_own() {
     let rig = Rig::memory();
     let failure = ask(&rig.address.to_string(), &["device", "990016259811154"]).unwrap_err();
     assert_eq!(failure.exit_code(), 3);
-    assert_eq!(failure.to_string(), "no device with the IMEI 990016259811154 has ever been taken in");
+    assert_eq!(failure.to_string(), "no device with the IMEI 990016259811154 ever came or was added");
 }
 
 #[test]

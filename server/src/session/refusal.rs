@@ -34,6 +34,8 @@ pub enum Cause {
     Replaced,
     /// An operator ended it.
     Dropped,
+    /// The device is blocked or quarantined.
+    Held,
     /// The certificate was revoked or has expired.
     Certificate,
     /// The server stops.
@@ -57,6 +59,7 @@ impl Cause {
             Self::Refused(rejection) => rejection.as_str(),
             Self::Replaced => "replaced",
             Self::Dropped => "dropped",
+            Self::Held => "held",
             Self::Certificate => "certificate",
             Self::Stopping => "server_stopping",
             Self::Internal => "internal",
@@ -70,7 +73,8 @@ impl Cause {
             Self::Idle => Some(server_goodbye::IDLE),
             Self::NoHello | Self::Protocol(_) => Some(server_goodbye::PROTOCOL_ERROR),
             Self::Replaced => Some(server_goodbye::REPLACED),
-            Self::Dropped => Some(server_goodbye::DROPPED),
+            // Why, it is told when it comes back.
+            Self::Dropped | Self::Held => Some(server_goodbye::DROPPED),
             Self::Certificate => Some(server_goodbye::CERTIFICATE),
             Self::Stopping => Some(server_goodbye::STOPPING),
             Self::Internal => Some(server_goodbye::OTHER),
@@ -95,6 +99,7 @@ impl fmt::Display for Cause {
             Self::Refused(rejection) => write!(f, "it was refused: {rejection}"),
             Self::Replaced => f.write_str("a newer session of the same device took over"),
             Self::Dropped => f.write_str("an operator ended the session"),
+            Self::Held => f.write_str("it is blocked or quarantined"),
             Self::Certificate => f.write_str("its certificate was revoked or has expired"),
             Self::Stopping => f.write_str("the server stops"),
             Self::Internal => f.write_str("the server failed at this session"),
@@ -118,10 +123,12 @@ pub enum Rejection {
         /// The device's own word.
         claimed: Imei,
     },
-    /// Only devices that were taken in before are admitted, and it was not.
+    /// Only devices that were taken in before or added are admitted, and it was not.
     UnknownDevice,
     /// An operator blocked it.
     Blocked,
+    /// What comes under its IMEI cannot be one device, or an operator says so.
+    Quarantined,
     /// Its certificate is revoked or has expired.
     Certificate,
 }
@@ -137,6 +144,7 @@ impl Rejection {
             Self::Mismatch { .. } => "identity_mismatch",
             Self::UnknownDevice => "unknown_device",
             Self::Blocked => "blocked",
+            Self::Quarantined => "quarantined",
             Self::Certificate => "certificate",
         }
     }
@@ -148,7 +156,7 @@ impl Rejection {
             Self::BadAppId => rejection::PROTOCOL_ERROR,
             Self::NoIdentity | Self::Mismatch { .. } => rejection::IDENTITY,
             Self::UnknownDevice => rejection::UNKNOWN_DEVICE,
-            Self::Blocked => rejection::BLOCKED,
+            Self::Blocked | Self::Quarantined => rejection::BLOCKED,
             Self::Certificate => rejection::CERTIFICATE,
         }
     }
@@ -176,10 +184,9 @@ impl fmt::Display for Rejection {
             Self::Mismatch { certified, claimed } => {
                 write!(f, "the certificate names IMEI {certified}, the device says {claimed}")
             }
-            Self::UnknownDevice => {
-                f.write_str("the device never registered here, and new ones are not admitted")
-            }
+            Self::UnknownDevice => f.write_str("the device is not known here, and new ones are not admitted"),
             Self::Blocked => f.write_str("the device is blocked"),
+            Self::Quarantined => f.write_str("the device is quarantined until an operator looks"),
             Self::Certificate => f.write_str("the certificate is revoked or has expired"),
         }
     }

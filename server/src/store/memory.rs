@@ -5,8 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use moorline_protocol::Imei;
 
-use super::{Batch, Device, EventPage, EventQuery, Fleet, Retention, Store, StoreError, StoredEvent};
-use crate::session::Bounds;
+use super::{
+    Batch, Device, EventPage, EventQuery, Fleet, Retention, Settings, Store, StoreError, StoredEvent,
+};
 
 /// A fleet in memory.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct Held {
     devices: BTreeMap<Imei, Device>,
-    bounds: BTreeMap<Imei, Bounds>,
+    settings: BTreeMap<Imei, Settings>,
     events: BTreeMap<i64, StoredEvent>,
     newest: i64,
     next_session_id: u64,
@@ -41,7 +42,7 @@ impl Store for Memory {
         let held = self.lock();
         Ok(Fleet {
             devices: held.devices.values().cloned().collect(),
-            bounds: held.bounds.clone(),
+            settings: held.settings.clone(),
             next_session_id: held.next_session_id.max(1),
         })
     }
@@ -49,6 +50,7 @@ impl Store for Memory {
     fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut held = self.lock();
         held.devices.extend(batch.devices.iter().map(|device| (device.imei, device.clone())));
+        held.keep(&batch.settings);
         for event in &batch.events {
             held.newest += 1;
             let id = held.newest;
@@ -60,10 +62,8 @@ impl Store for Memory {
         Ok(())
     }
 
-    fn keep_bounds(&self, imei: Imei, bounds: Bounds) -> Result<(), StoreError> {
-        let mut held = self.lock();
-        held.bounds.insert(imei, bounds);
-        held.bounds.retain(|_, bounds| *bounds != Bounds::NONE);
+    fn keep(&self, settings: &[(Imei, Settings)]) -> Result<(), StoreError> {
+        self.lock().keep(settings);
         Ok(())
     }
 
@@ -82,6 +82,15 @@ impl Store for Memory {
 }
 
 impl Held {
+    fn keep(&mut self, settings: &[(Imei, Settings)]) {
+        for (imei, newer) in settings {
+            let held = self.settings.entry(*imei).or_default();
+            if newer.revision > held.revision {
+                *held = newer.clone();
+            }
+        }
+    }
+
     fn prune(&mut self, is_refusal: bool, most: u64) {
         let of_line = |stored: &&StoredEvent| stored.event.kind.is_refusal() == is_refusal;
         let excess = (self.events.values().filter(of_line).count() as u64).saturating_sub(most);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use moorline_protocol::Imei;
 
 use super::record::{Device, Event};
+use super::settings::Settings;
 
 /// Events of devices that may wait: about 10 MB at the worst.
 pub const MAX_EVENTS: usize = 65_536;
@@ -23,6 +24,8 @@ const MAX_BATCH: usize = 8_192;
 pub struct Batch {
     /// Device rows, new or changed.
     pub devices: Vec<Device>,
+    /// What the server itself decided of devices.
+    pub settings: Vec<(Imei, Settings)>,
     /// Events, in the order in which they happened.
     pub events: Vec<Event>,
     /// No session has this id or a higher one; `None`: as it was.
@@ -33,7 +36,7 @@ impl Batch {
     /// How many rows there are.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.devices.len() + self.events.len() + self.next_session_id.is_some() as usize
+        self.devices.len() + self.settings.len() + self.events.len() + self.next_session_id.is_some() as usize
     }
 
     /// Whether there is nothing to store.
@@ -53,6 +56,7 @@ pub struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     devices: BTreeMap<Imei, Device>,
+    settings: BTreeMap<Imei, Settings>,
     events: VecDeque<Numbered>,
     refusals: VecDeque<Numbered>,
     next_session_id: Option<u64>,
@@ -78,6 +82,13 @@ impl Queue {
     pub fn put_device(&self, device: Device) {
         self.change(|waiting| {
             waiting.devices.insert(device.imei, device);
+        });
+    }
+
+    /// The server decided something of a device. An older decision that still waits is replaced.
+    pub fn put_settings(&self, imei: Imei, settings: Settings) {
+        self.change(|waiting| {
+            waiting.settings.insert(imei, settings);
         });
     }
 
@@ -123,6 +134,11 @@ impl Queue {
         {
             batch.devices.push(device);
         }
+        while batch.len() < MAX_BATCH
+            && let Some(decided) = waiting.settings.pop_first()
+        {
+            batch.settings.push(decided);
+        }
         batch
     }
 
@@ -134,6 +150,9 @@ impl Queue {
         }
         for device in batch.devices {
             waiting.devices.entry(device.imei).or_insert(device);
+        }
+        for (imei, settings) in batch.settings {
+            waiting.settings.entry(imei).or_insert(settings);
         }
         for event in batch.events.into_iter().rev() {
             waiting.push_front(event);
@@ -188,7 +207,7 @@ impl Queue {
 impl Waiting {
     fn len(&self) -> usize {
         let ids = usize::from(self.next_session_id.is_some());
-        self.devices.len() + self.events.len() + self.refusals.len() + ids
+        self.devices.len() + self.settings.len() + self.events.len() + self.refusals.len() + ids
     }
 
     const fn line_of(&mut self, event: &Event) -> (&mut VecDeque<Numbered>, usize) {

@@ -96,16 +96,31 @@ pub enum Kind {
     IdentityMismatch,
     /// An operator set what its longest silence is granted.
     HeartbeatSet,
+    /// Operators added devices that are to come.
+    Added,
+    /// An operator named it.
+    Labelled,
+    /// An operator keeps it out.
+    Blocked,
+    /// The server keeps it out, until an operator looks.
+    Quarantined,
+    /// An operator lets it in again.
+    Released,
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 11] = [
         Self::Online,
         Self::Offline,
         Self::Replaced,
         Self::Refused,
         Self::IdentityMismatch,
         Self::HeartbeatSet,
+        Self::Added,
+        Self::Labelled,
+        Self::Blocked,
+        Self::Quarantined,
+        Self::Released,
     ];
 
     /// The stable name in the API and in the store.
@@ -118,6 +133,11 @@ impl Kind {
             Self::Refused => "refused",
             Self::IdentityMismatch => "identity_mismatch",
             Self::HeartbeatSet => "heartbeat_set",
+            Self::Added => "added",
+            Self::Labelled => "labelled",
+            Self::Blocked => "blocked",
+            Self::Quarantined => "quarantined",
+            Self::Released => "released",
         }
     }
 

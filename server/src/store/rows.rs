@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use moorline_protocol::Imei;
 use rusqlite::types::{FromSql, FromSqlError, ToSqlOutput, Type};
-use rusqlite::{Connection, Row, ToSql, Transaction, named_params, params};
+use rusqlite::{Row, ToSql, Transaction, named_params};
 
 use super::record::{Credential, Device, Ended, Event, Kind, LastSession, StoredEvent};
+use super::settings::{Hold, HoldKind, Settings};
 use crate::session::{Bounds, Dialect};
 
 type Result<T> = rusqlite::Result<T>;
@@ -72,19 +73,49 @@ fn certificate(row: &Row<'_>) -> Result<Option<Credential>> {
     Ok(named.zip(expires).map(|((serial, issuer), not_after_ms)| Credential { serial, issuer, not_after_ms }))
 }
 
-pub(super) fn put_bounds(connection: &Connection, imei: Imei, bounds: Bounds) -> Result<()> {
-    let Bounds { min_s, max_s } = bounds;
-    if bounds == Bounds::NONE {
-        return connection.execute("DELETE FROM heartbeat_bounds WHERE imei = ?1", [Text(imei)]).map(drop);
-    }
-    let values = params![Text(imei), min_s.map(NonZeroU32::get), max_s.map(NonZeroU32::get)];
-    connection.execute("INSERT OR REPLACE INTO heartbeat_bounds VALUES (?1, ?2, ?3)", values).map(drop)
+/// A revision that is not newer than the one there leaves it alone.
+pub(super) fn put_settings(transaction: &Transaction<'_>, imei: Imei, settings: &Settings) -> Result<()> {
+    let Settings { revision, hold, label, added_ms, bounds: Bounds { min_s, max_s } } = settings;
+    let hold = hold.as_ref();
+    transaction
+        .prepare_cached(
+            "INSERT INTO settings VALUES (:imei, :revision, :hold, :hold_since, :hold_reason, :label, :added, :min_s, :max_s) \
+             ON CONFLICT (imei) DO UPDATE SET revision = excluded.revision, hold = excluded.hold, \
+             hold_since = excluded.hold_since, hold_reason = excluded.hold_reason, label = excluded.label, \
+             added = excluded.added, min_s = excluded.min_s, max_s = excluded.max_s \
+             WHERE excluded.revision > settings.revision",
+        )?
+        .execute(named_params! {
+            ":imei": Text(imei),
+            ":revision": revision,
+            ":hold": hold.map(|hold| hold.kind.as_str()),
+            ":hold_since": hold.map(|hold| hold.since_ms),
+            ":hold_reason": hold.map(|hold| &hold.reason),
+            ":label": label,
+            ":added": added_ms,
+            ":min_s": min_s.map(NonZeroU32::get),
+            ":max_s": max_s.map(NonZeroU32::get),
+        })
+        .map(drop)
 }
 
-pub(super) fn bounds(row: &Row<'_>) -> Result<(Imei, Bounds)> {
+pub(super) fn settings(row: &Row<'_>) -> Result<(Imei, Settings)> {
     let bound =
         |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<u32>>(column)?.and_then(NonZeroU32::new));
-    Ok((parsed(row, "imei")?, Bounds { min_s: bound("min_s")?, max_s: bound("max_s")? }))
+    let settings = Settings {
+        revision: row.get("revision")?,
+        hold: hold(row)?,
+        label: row.get("label")?,
+        added_ms: row.get("added")?,
+        bounds: Bounds { min_s: bound("min_s")?, max_s: bound("max_s")? },
+    };
+    Ok((parsed(row, "imei")?, settings))
+}
+
+fn hold(row: &Row<'_>) -> Result<Option<Hold>> {
+    let Some((since_ms, reason)) = both(row, "hold_since", "hold_reason")? else { return Ok(None) };
+    let of_name = |name: &str| HoldKind::ALL.into_iter().find(|kind| kind.as_str() == name);
+    Ok(Some(Hold { kind: named(row, "hold", of_name)?, since_ms, reason }))
 }
 
 pub(super) fn put_event(transaction: &Transaction<'_>, event: &Event) -> Result<()> {

@@ -17,8 +17,7 @@ use moorline_protocol::Imei;
 
 use super::rows::{self, Text};
 use super::schema::{self, STEPS, SchemaError};
-use super::{Batch, EventPage, EventQuery, Fleet, Retention, Store, StoreError};
-use crate::session::Bounds;
+use super::{Batch, EventPage, EventQuery, Fleet, Retention, Settings, Store, StoreError};
 
 /// Another program that looks into the file may hold it for a moment.
 const BUSY: Duration = Duration::from_secs(5);
@@ -95,8 +94,8 @@ impl Store for Sqlite {
         apply(&mut self.writer(), batch, self.retention).map_err(|fault| explain(&self.path, &fault))
     }
 
-    fn keep_bounds(&self, imei: Imei, bounds: Bounds) -> Result<(), StoreError> {
-        rows::put_bounds(&self.writer().connection, imei, bounds).map_err(|fault| explain(&self.path, &fault))
+    fn keep(&self, settings: &[(Imei, Settings)]) -> Result<(), StoreError> {
+        keep(&mut self.writer().connection, settings).map_err(|fault| explain(&self.path, &fault))
     }
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
@@ -130,12 +129,20 @@ fn load(connection: &Connection) -> rusqlite::Result<Fleet> {
         .prepare("SELECT * FROM devices")?
         .query_map((), rows::device)?
         .collect::<Result<_, _>>()?;
-    let bounds = connection
-        .prepare("SELECT * FROM heartbeat_bounds")?
-        .query_map((), rows::bounds)?
+    let settings = connection
+        .prepare("SELECT * FROM settings")?
+        .query_map((), rows::settings)?
         .collect::<Result<_, _>>()?;
     let next: i64 = connection.query_row("SELECT next_id FROM sessions", (), |row| row.get(0))?;
-    Ok(Fleet { devices, bounds, next_session_id: next.cast_unsigned() })
+    Ok(Fleet { devices, settings, next_session_id: next.cast_unsigned() })
+}
+
+fn keep(connection: &mut Connection, settings: &[(Imei, Settings)]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for (imei, settings) in settings {
+        rows::put_settings(&transaction, *imei, settings)?;
+    }
+    transaction.commit()
 }
 
 fn apply(writing: &mut Writing, batch: &Batch, retention: Retention) -> rusqlite::Result<()> {
@@ -143,6 +150,9 @@ fn apply(writing: &mut Writing, batch: &Batch, retention: Retention) -> rusqlite
     let mut held = writing.held;
     for device in &batch.devices {
         rows::put_device(&transaction, device)?;
+    }
+    for (imei, settings) in &batch.settings {
+        rows::put_settings(&transaction, *imei, settings)?;
     }
     for event in &batch.events {
         rows::put_event(&transaction, event)?;

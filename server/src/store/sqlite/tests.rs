@@ -6,8 +6,9 @@ use std::num::NonZeroU32;
 use tempfile::TempDir;
 
 use super::*;
+use crate::session::Bounds;
 use crate::store::samples::{EVERYTHING, device, event, events, imei};
-use crate::store::{Kind, Memory};
+use crate::store::{Hold, HoldKind, Kind, Memory};
 
 struct Folder(TempDir);
 
@@ -42,6 +43,7 @@ fn batch_comes_back_as_it_went_in() {
             devices: (0..3).map(device).collect(),
             events: vec![event(0, Kind::Refused), event(1, Kind::Online)],
             next_session_id: Some(4711),
+            ..Batch::default()
         };
         store.apply(&batch).unwrap();
         let fleet = store.load().unwrap();
@@ -63,17 +65,30 @@ fn device_row_is_replaced_whole() {
     });
 }
 
+/// The `n`th revision, with all there is in those that are even.
+fn settings(revision: u32) -> Settings {
+    let whole = revision.is_multiple_of(2);
+    Settings {
+        revision,
+        hold: whole.then(|| Hold { kind: HoldKind::Quarantined, since_ms: 7, reason: "two".into() }),
+        label: whole.then(|| "harbour crane 3".into()),
+        added_ms: whole.then_some(8),
+        bounds: Bounds { min_s: NonZeroU32::new(revision), max_s: whole.then_some(NonZeroU32::MAX) },
+    }
+}
+
 #[test]
-fn bounds_are_kept_replaced_and_forgotten_whole() {
+fn newest_decision_is_kept_whole_whichever_way_it_comes() {
     on_both(Retention::default(), |store| {
-        let bounds = |min, max| Bounds { min_s: NonZeroU32::new(min), max_s: NonZeroU32::new(max) };
-        for (n, set) in [(1, bounds(60, 300)), (2, bounds(0, u32::MAX)), (1, bounds(7, 0)), (2, Bounds::NONE)]
-        {
-            store.keep_bounds(imei(n), set).unwrap();
-        }
-        // Storing the device anew leaves them alone.
+        let kept = || store.load().unwrap().settings.into_iter().collect::<Vec<_>>();
+        store.keep(&[(imei(1), settings(2)), (imei(2), settings(1))]).unwrap();
+        assert_eq!(kept(), [(imei(1), settings(2)), (imei(2), settings(1))]);
+        store.apply(&Batch { settings: vec![(imei(1), settings(3))], ..Batch::default() }).unwrap();
+        // Neither an older one nor the device itself takes its place.
+        store.apply(&Batch { settings: vec![(imei(1), settings(2))], ..Batch::default() }).unwrap();
+        store.keep(&[(imei(1), settings(1))]).unwrap();
         store.apply(&Batch { devices: vec![device(1)], ..Batch::default() }).unwrap();
-        assert_eq!(store.load().unwrap().bounds.into_iter().collect::<Vec<_>>(), [(imei(1), bounds(7, 0))]);
+        assert_eq!(kept(), [(imei(1), settings(3)), (imei(2), settings(1))]);
     });
 }
 
@@ -167,11 +182,28 @@ fn file_of_the_first_version_is_still_read() {
     assert_eq!(fleet.devices[0].session.address.to_string(), "[::1]:5");
     assert_eq!(ids(&store, &EVERYTHING), [1]);
     // What came with later versions is there.
-    assert!(fleet.bounds.is_empty());
-    let bounds = Bounds { min_s: None, max_s: NonZeroU32::new(300) };
-    store.keep_bounds(imei(2), bounds).unwrap();
+    assert!(fleet.settings.is_empty());
+    store.keep(&[(imei(2), settings(2))]).unwrap();
     drop(store);
-    assert_eq!(folder.open().unwrap().load().unwrap().bounds[&imei(2)], bounds);
+    assert_eq!(folder.open().unwrap().load().unwrap().settings[&imei(2)], settings(2));
+}
+
+#[test]
+fn bounds_of_the_second_version_are_still_read() {
+    let folder = Folder::new();
+    let old = Connection::open(folder.file()).unwrap();
+    for step in [include_str!("../v1.sql"), include_str!("../v2.sql")] {
+        old.execute_batch(step).unwrap();
+    }
+    old.execute_batch(
+        "INSERT INTO heartbeat_bounds VALUES ('869731052403821', 60, NULL);
+        PRAGMA application_id = 0x6d6f6f72; PRAGMA user_version = 2;",
+    )
+    .unwrap();
+    drop(old);
+    let fleet = folder.open().unwrap().load().unwrap();
+    let bounds = Bounds { min_s: NonZeroU32::new(60), max_s: None };
+    assert_eq!(fleet.settings[&imei(2)], Settings { revision: 1, bounds, ..Settings::default() });
 }
 
 fn refusal_of(bytes: &[u8]) -> String {
@@ -225,7 +257,7 @@ fn newer_database_is_refused_in_words() {
     drop(newer);
     let refused = refusal_of(&fs::read(folder.file()).unwrap());
     assert!(
-        refused.contains("a newer moorline-server made this file (version 7, and this one knows 2)"),
+        refused.contains("a newer moorline-server made this file (version 7, and this one knows 3)"),
         "{refused}"
     );
 }

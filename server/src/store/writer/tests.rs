@@ -6,9 +6,8 @@ use moorline_protocol::Imei;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::session::Bounds;
 use crate::store::samples::{EVERYTHING, device, event};
-use crate::store::{Batch, EventPage, EventQuery, Fleet, Kind, Memory, Retention};
+use crate::store::{Batch, EventPage, EventQuery, Fleet, Kind, Memory, Retention, Settings};
 
 /// A store that can be told to refuse, and that lets a test wait for what it has been asked.
 #[derive(Debug)]
@@ -63,8 +62,8 @@ impl Store for Disk {
         result
     }
 
-    fn keep_bounds(&self, imei: Imei, bounds: Bounds) -> Result<(), StoreError> {
-        self.store.keep_bounds(imei, bounds)
+    fn keep(&self, settings: &[(Imei, Settings)]) -> Result<(), StoreError> {
+        self.store.keep(settings)
     }
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
