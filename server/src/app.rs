@@ -1,5 +1,6 @@
 //! The running server: builds everything, serves until it is told to stop, and sends everyone home.
 
+mod certificates;
 mod fleet;
 mod systemd;
 
@@ -118,6 +119,7 @@ impl App {
         let operators = serve_operators(operators, &link, &fleet, &readiness);
         info!("listening for devices on {}", name_of(&devices));
         let accepting = tokio::spawn(listener::accept(devices, Arc::clone(&link)));
+        tokio::spawn(certificates::watch(Arc::clone(&link)));
         readiness.set_accepting(true);
         let manager = Manager::from_environment();
         Ok(Self { config, credentials, link, fleet, accepting, readiness, operators, signals, manager })
@@ -147,7 +149,7 @@ impl App {
     fn reload(&mut self) {
         self.manager.reloading();
         let renewed = Config::read(&self.config.file, self.credentials.as_deref()).and_then(|newer| {
-            self.link.tls.reload(&newer.tls)?;
+            self.link.tls.reload(&newer.tls, clock::now())?;
             Ok(newer)
         });
         match renewed {

@@ -4,6 +4,7 @@
 //! Names follow Prometheus's conventions: a prefix, base units, and `_total` for counters. What is raised for every message
 //! is a plain atomic; a family, which is looked up by its labels, is for what happens once a session.
 
+mod certificates;
 mod process;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use prometheus_client::registry::Registry as Series;
 
 use crate::session::Dialect;
 use crate::store::Kind;
+pub use certificates::CertificateMetrics;
 use process::Process;
 
 /// The media type of [`Metrics::text`].
@@ -46,6 +48,7 @@ pub struct Metrics {
     frames: Traffic,
     bytes: Traffic,
     log_lost: Counter,
+    certificates: CertificateMetrics,
     store: StoreMetrics,
 }
 
@@ -131,6 +134,7 @@ impl Metrics {
             frames: Traffic::new(),
             bytes: Traffic::new(),
             log_lost,
+            certificates: CertificateMetrics::default(),
             store: StoreMetrics::new(),
         };
         // So that a series is there, at zero, before the first of its kind: a rate is reckoned from two values.
@@ -200,6 +204,7 @@ impl Metrics {
             "Log lines that were lost because standard error did not take them",
             self.log_lost.clone(),
         );
+        self.certificates.name_series(series);
         self.store.name_series(series);
     }
 
@@ -286,6 +291,12 @@ impl Metrics {
     pub(crate) fn session_ended(&self, dialect: Dialect, reason: &'static str) {
         self.sessions.get_or_create(&Speaking { protocol: dialect.as_str() }).dec();
         self.ended.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// The certificates' part.
+    #[must_use]
+    pub const fn certificates(&self) -> &CertificateMetrics {
+        &self.certificates
     }
 
     /// The store's part.

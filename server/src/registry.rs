@@ -10,6 +10,7 @@
 //! Memory: a known device costs about 350 bytes (its [`Device`], its [`Lineage`] and their share of the map), one that is online 56 more (its
 //! [`Presence`], shared with its connection), one that reported how it is 64 more.
 
+mod certificates;
 mod decisions;
 mod lineage;
 mod listing;
@@ -65,6 +66,8 @@ struct State {
     blocked: usize,
     quarantined: usize,
     never_seen: usize,
+    /// No certificate of a device that is online expires before this, UTC milliseconds since 1970.
+    soonest_expiry_ms: i64,
     /// The most that were online at once, those that the last server left included.
     most_online: usize,
     next_session_id: u64,
@@ -164,6 +167,7 @@ impl Registry {
             blocked: 0,
             quarantined: 0,
             never_seen: 0,
+            soonest_expiry_ms: i64::MAX,
             most_online: 0,
             next_session_id: fleet.next_session_id.max(1),
             reserved: 0,
@@ -367,7 +371,9 @@ impl Registry {
         device.last_seen_ms = presence.last_seen_ms();
         device.session.ended = Some(Ended { at_ms: now.utc_ms, cause: Arc::clone(&name) });
         self.metrics.session_ended(device.session.dialect, cause);
-        self.queue.put_event(event_of(device, kind, Some((name, text)), now));
+        let mut event = event_of(device, kind, Some((name, text)), now);
+        event.certificate = certificates::blamed(device, cause);
+        self.queue.put_event(event);
         self.queue.put_device(device.clone());
     }
 
@@ -394,6 +400,7 @@ impl Registry {
             None => (None, Lineage::begun(marks(&registration, &peer, None)), None),
         };
         let bounds = state.bounds_of(imei);
+        state.soonest_expiry_ms = state.soonest_expiry_ms.min(peer.certificate.not_after_ms);
         let device = device_of(registration, bounds, peer, id, former.as_ref(), &mut state.texts, now);
         self.queue.put_event(event_of(&device, Kind::Online, None, now));
         self.queue.put_device(device.clone());

@@ -1,13 +1,17 @@
 //! TLS on the server: the configuration in force, its renewal, and what a finished handshake says about the device.
 
+mod lists;
 mod material;
 mod own;
 mod pump;
 mod refusal;
 mod resumption;
 mod verifier;
+mod watch;
 
-use std::sync::Arc;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,16 +23,20 @@ use rustls::{CertificateError, Error};
 use crate::clock::Now;
 use crate::identity::Certificate;
 use crate::session::Dialect;
+pub use lists::Revoked;
 use material::Material;
 pub use material::TlsSettings;
 use pump::Trusted;
 pub use pump::{Progress, Tls};
 pub use refusal::Refusal;
 use resumption::Sessions;
+use watch::{Sight, Watch};
 
 /// The configuration in force. Sessions that stand keep the one they began with.
 pub struct TlsSource {
     material: ArcSwap<Material>,
+    /// The watch over the revocation lists' file, held by whoever puts something else in force.
+    lists: Mutex<Watch>,
     /// Outlives every reload, so that a fleet resumes after one.
     sessions: Arc<Sessions>,
 }
@@ -39,7 +47,22 @@ pub struct TlsSource {
 /// All mistakes that were found.
 pub fn check(settings: &TlsSettings, now: Now) -> Result<Vec<String>, Mistakes> {
     let no_sessions = Arc::new(Sessions::new(0, Arc::new(DefaultTimeProvider)));
-    Material::load(settings, &no_sessions, 0).map(|material| material.warnings(now))
+    Material::load(settings, &no_sessions).map(|material| material.warnings(now))
+}
+
+/// What a look at the revocation lists' file led to.
+#[derive(Debug)]
+pub enum Look {
+    /// Nothing: it is the one that was read.
+    Same,
+    /// Its lists are in force now; what is right with them, and worth a warning.
+    Taken(Vec<String>),
+    /// It is of no use, and what was in force stays.
+    Refused(Mistakes),
+}
+
+fn sight(lists: Option<&Path>) -> Sight {
+    lists.map_or(Sight::None(ErrorKind::NotFound), Sight::of)
 }
 
 /// What a finished handshake says about the device.
@@ -71,18 +94,57 @@ impl TlsSource {
     /// All mistakes that were found.
     pub fn by_clock(settings: &TlsSettings, clock: Arc<dyn TimeProvider>) -> Result<Self, Mistakes> {
         let sessions = Arc::new(Sessions::new(settings.resumable, clock));
-        let material = ArcSwap::from_pointee(Material::load(settings, &sessions, 0)?);
-        Ok(Self { material, sessions })
+        // Looked at before it is read: what is changed in between is seen.
+        let lists = Mutex::new(Watch::new(sight(settings.crl.as_deref())));
+        let material = ArcSwap::from_pointee(Material::load(settings, &sessions)?);
+        Ok(Self { material, lists, sessions })
     }
 
     /// Reads everything anew.
     ///
     /// # Errors
     /// All mistakes that were found; what was in force stays.
-    pub fn reload(&self, settings: &TlsSettings) -> Result<(), Mistakes> {
-        let reading = self.material.load().reading + 1;
-        self.material.store(Arc::new(Material::load(settings, &self.sessions, reading)?));
+    pub fn reload(&self, settings: &TlsSettings, now: Now) -> Result<(), Mistakes> {
+        let mut watch = self.watch();
+        let seen = sight(settings.crl.as_deref());
+        let newer = Material::load(settings, &self.sessions)?.follow(&self.material.load(), now)?;
+        *watch = Watch::new(seen);
+        self.material.store(Arc::new(newer));
         Ok(())
+    }
+
+    /// Looks whether the revocation lists' file is another one, and takes its lists then. It costs next to nothing until
+    /// there is one; to be called every second, for a change is taken in after the second look that finds it.
+    pub fn look_at_lists(&self, now: Now) -> Look {
+        let mut watch = self.watch();
+        let material = self.material.load();
+        if !watch.look(sight(material.lists_file())) {
+            return Look::Same;
+        }
+        match material.with_new_lists(&self.sessions, now) {
+            Ok(newer) => {
+                let warnings = newer.warnings(now);
+                self.material.store(Arc::new(newer));
+                Look::Taken(warnings)
+            }
+            Err(mistakes) => Look::Refused(mistakes),
+        }
+    }
+
+    /// Which reading of the files is in force: another number after each.
+    #[must_use]
+    pub fn reading(&self) -> u64 {
+        self.material.load().reading
+    }
+
+    /// Whom the lists in force revoke.
+    #[must_use]
+    pub fn revoked(&self) -> Revoked {
+        self.material.load().lists.revoked()
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new connection, which waits for its ClientHello.

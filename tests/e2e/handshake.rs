@@ -12,6 +12,7 @@ use moorline_testbed::client::{Client, Settings};
 use moorline_testbed::failure::Failure;
 use moorline_testbed::process::PATIENCE;
 use moorline_testbed::rig::{IMEI, Rig, Server};
+use moorline_testbed::shake;
 use rustix::process::Signal;
 use rustls::{ClientConfig, ClientConnection};
 
@@ -142,6 +143,11 @@ fn certificate_and_claim_have_to_agree() -> Result<(), Failure> {
         let line = server.wait_for("refused: ")?;
         assert!(line.contains(words), "{words:?} is not in {line}");
     }
+    // The event is of the IMEI that was claimed, and names the certificate and whose it is.
+    let events = server.operators().wait_events("869731052403821", &["identity_mismatch"])?;
+    let text = events.last().and_then(|event| event["text"].as_str()).unwrap_or_default();
+    assert!(text.contains("names IMEI 004999010640000, the device says 869731052403821"), "{text}");
+    assert!(text.contains("serial \""), "{text}");
     Ok(())
 }
 
@@ -222,12 +228,11 @@ fn revocation_reaches_those_who_resume_and_those_who_stay() -> Result<(), Failur
     server.reload()?;
     honest.send(&DeviceMessage::Heartbeat)?;
     assert_eq!(honest.hear()?, Some(ServerMessage::HeartbeatAck));
-    stays.send(&DeviceMessage::Heartbeat)?;
     match stays.hear()? {
         Some(ServerMessage::Goodbye(goodbye)) => assert_eq!(goodbye.reason, server_goodbye::CERTIFICATE),
         other => panic!("no Goodbye but {other:?}"),
     }
-    assert!(server.wait_for("refused: ")?.contains("client certificate is revoked"));
+    server.wait_for("offline: its certificate was revoked")?;
 
     let mut resumes = bad_settings.connect(server.devices())?;
     assert!(resumes.is_resumed());
@@ -308,25 +313,7 @@ fn source(pki: &Pki) -> Result<TlsSource, Failure> {
 
 /// Runs a handshake in memory; the device keeps its ticket.
 fn shaken(source: &TlsSource, config: &Arc<ClientConfig>) -> Result<Tls, Failure> {
-    let mut client = ClientConnection::new(Arc::clone(config), "localhost".try_into()?)?;
-    let mut server = source.accept()?;
-    let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
-    loop {
-        while client.wants_write() {
-            client.write_tls(&mut incoming)?;
-        }
-        let (taken, progress) = server.take(&mut incoming, &mut outgoing, |_| ())?;
-        incoming.drain(..taken);
-        let mut answer = outgoing.as_slice();
-        while !answer.is_empty() {
-            client.read_tls(&mut answer)?;
-            client.process_new_packets()?;
-        }
-        outgoing.clear();
-        if progress == Progress::Open {
-            return Ok(server);
-        }
-    }
+    shake::shaken(source, config)?.map_err(|refusal| Failure::new(refusal.text))
 }
 
 #[test]

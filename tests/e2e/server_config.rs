@@ -109,7 +109,7 @@ fn each_bad_file_has_its_words() -> Result<(), Failure> {
         (
             "tls.crl",
             place.file("bad.crl", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")?,
-            "cannot be used",
+            "this is no revocation list",
         ),
     ];
     for (key, file, words) in cases {

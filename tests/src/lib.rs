@@ -30,6 +30,7 @@ pub mod rig;
 pub mod scene;
 pub mod service_manager;
 pub mod settings;
+pub mod shake;
 pub mod stage;
 pub mod stream;
 pub mod weather;

@@ -88,8 +88,11 @@ impl Conversation {
     pub(super) fn may_stay(&mut self, tls: &mut Tls, bytes: usize, now: Now) -> bool {
         self.link.metrics.bytes_received(bytes);
         let Err(refusal) = self.link.tls.judge_again(tls, now) else { return true };
-        self.link.refusals.handshake(self.address, &refusal, &self.link);
-        self.session.end(Cause::Certificate, Duration::ZERO);
+        // Of one that is online its end tells.
+        if self.presence.is_none() {
+            self.link.refusals.handshake(self.address, &refusal, &self.link);
+        }
+        self.session.end(refusal.cause(), Duration::ZERO);
         false
     }
 

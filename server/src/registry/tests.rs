@@ -11,20 +11,20 @@ use crate::store::{Batch, Fleet, Hold, HoldKind};
 
 const IMEIS: [&str; 3] = ["004999010640000", "015184008301272", "869731052403821"];
 
-fn imei(n: usize) -> Imei {
+pub(super) fn imei(n: usize) -> Imei {
     IMEIS[n].parse().unwrap()
 }
 
-fn at(seconds: i64) -> Now {
+pub(super) fn at(seconds: i64) -> Now {
     static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(|| clock::now().instant);
     Now { instant: *START + Duration::from_secs(seconds as u64), utc_ms: 1_764_000_000_000 + seconds * 1000 }
 }
 
-fn address(port: u16) -> SocketAddr {
+pub(super) fn address(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-fn registration(n: usize) -> Registration {
+pub(super) fn registration(n: usize) -> Registration {
     Registration {
         imei: imei(n),
         app_id: Some([7; 16]),
@@ -39,7 +39,7 @@ fn registration(n: usize) -> Registration {
     }
 }
 
-fn peer(n: usize, port: u16) -> Peer {
+pub(super) fn peer(n: usize, port: u16) -> Peer {
     Peer {
         address: address(port),
         dialect: if n == 0 { Dialect::Classic } else { Dialect::Native },
@@ -73,13 +73,13 @@ fn last_report_is_shown_also_after_the_session() {
     assert_eq!(shown(), Some((report(-70), at(3).utc_ms)));
 }
 
-struct Rig {
-    registry: Registry,
+pub(super) struct Rig {
+    pub(super) registry: Registry,
     queue: Arc<Queue>,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(Fleet::default(), Register::Open)
     }
 
@@ -89,7 +89,7 @@ impl Rig {
         Self { registry, queue }
     }
 
-    fn come(&self, n: usize, port: u16, seconds: i64) -> (Arc<Presence>, Arc<Exit>) {
+    pub(super) fn come(&self, n: usize, port: u16, seconds: i64) -> (Arc<Presence>, Arc<Exit>) {
         self.come_or_not(n, port, seconds).unwrap()
     }
 
@@ -105,7 +105,7 @@ impl Rig {
         came.map(|presence| (presence, exit))
     }
 
-    fn stored(&self) -> Batch {
+    pub(super) fn stored(&self) -> Batch {
         self.queue.take()
     }
 
@@ -114,7 +114,7 @@ impl Rig {
     }
 }
 
-fn order_of(exit: &Exit) -> Option<Cause> {
+pub(super) fn order_of(exit: &Exit) -> Option<Cause> {
     use std::task::{Context, Poll, Waker};
     let mut ordered = std::pin::pin!(exit.ordered());
     match ordered.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

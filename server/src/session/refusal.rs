@@ -36,7 +36,11 @@ pub enum Cause {
     Dropped,
     /// The device is blocked or quarantined.
     Held,
-    /// The certificate was revoked or has expired.
+    /// Its certificate was revoked.
+    Revoked,
+    /// Its certificate has expired.
+    Expired,
+    /// Its certificate is no longer accepted, for another reason: its CA is not trusted any more.
     Certificate,
     /// The server stops.
     Stopping,
@@ -60,6 +64,8 @@ impl Cause {
             Self::Replaced => "replaced",
             Self::Dropped => "dropped",
             Self::Held => "held",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
             Self::Certificate => "certificate",
             Self::Stopping => "server_stopping",
             Self::Internal => "internal",
@@ -75,7 +81,7 @@ impl Cause {
             Self::Replaced => Some(server_goodbye::REPLACED),
             // Why, it is told when it comes back.
             Self::Dropped | Self::Held => Some(server_goodbye::DROPPED),
-            Self::Certificate => Some(server_goodbye::CERTIFICATE),
+            Self::Revoked | Self::Expired | Self::Certificate => Some(server_goodbye::CERTIFICATE),
             Self::Stopping => Some(server_goodbye::STOPPING),
             Self::Internal => Some(server_goodbye::OTHER),
         }
@@ -100,7 +106,9 @@ impl fmt::Display for Cause {
             Self::Replaced => f.write_str("a newer session of the same device took over"),
             Self::Dropped => f.write_str("an operator ended the session"),
             Self::Held => f.write_str("it is blocked or quarantined"),
-            Self::Certificate => f.write_str("its certificate was revoked or has expired"),
+            Self::Revoked => f.write_str("its certificate was revoked"),
+            Self::Expired => f.write_str("its certificate has expired"),
+            Self::Certificate => f.write_str("its certificate is no longer accepted"),
             Self::Stopping => f.write_str("the server stops"),
             Self::Internal => f.write_str("the server failed at this session"),
         }

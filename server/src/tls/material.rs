@@ -10,12 +10,12 @@ use moorline_config::Mistakes;
 use moorline_protocol::ALPN;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 use rustls_pemfile::Item;
-use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
+use super::lists::Lists;
 use super::own;
 use super::refusal::day;
 use super::resumption::Sessions;
@@ -48,9 +48,10 @@ pub(super) struct Material {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     /// Counts readings, so that a session knows whether its device was held against this one.
     pub(super) reading: u64,
-    validity: Vec<Validity>,
-    /// What is wrong with the server's certificate at any time.
-    doubts: Vec<String>,
+    pub(super) lists: Lists,
+    settings: TlsSettings,
+    own: Arc<CertifiedKey>,
+    authorities: Arc<[CertificateDer<'static>]>,
 }
 
 /// How long something is good for that is used all the same when it is not.
@@ -63,38 +64,79 @@ struct Validity {
 
 impl Material {
     /// Reads all files anew. `sessions` outlives this reading, so that devices resume after a reload.
-    pub(super) fn load(
-        settings: &TlsSettings,
-        sessions: &Arc<Sessions>,
-        reading: u64,
-    ) -> Result<Self, Mistakes> {
+    pub(super) fn load(settings: &TlsSettings, sessions: &Arc<Sessions>) -> Result<Self, Mistakes> {
         let mut notes = Notes { file: &settings.file, mistakes: None };
+        let provider = Arc::new(ring::default_provider());
         let chain = notes.take("tls.certificate", own_chain(&settings.certificate));
         let key = notes.take("tls.key", private_key(&settings.key));
-        let roots = notes.roots(&settings.client_ca);
-        let crls = settings
-            .crl
-            .as_ref()
-            .map_or_else(|| Some(Vec::new()), |path| notes.take("tls.crl", revocation_lists(path)));
-        let made = match (chain, key, roots, crls) {
-            (Some(chain), Some(key), Some(roots), Some(crls)) => {
-                let provider = Arc::new(ring::default_provider());
-                let (validity, doubts) = (validity(settings, &chain, &crls), doubts(settings, &chain));
-                let verifier = notes.take("tls.crl", verifier(settings, roots, crls, &provider));
-                verifier.and_then(|verifier| {
-                    let config = server_config(settings, chain, key, &verifier, sessions, provider);
-                    let config = notes.take("tls.key", config).map(Arc::new);
-                    config.map(|config| Self { config, verifier, reading, validity, doubts })
-                })
+        let authorities = notes.authorities(&settings.client_ca);
+        let read = authorities.as_deref().map(|authorities| read_lists(settings, authorities, &provider));
+        let lists = read.and_then(|lists| notes.take("tls.crl", lists));
+        let own = chain.zip(key).and_then(|(chain, key)| {
+            let own = CertifiedKey::from_der(chain, key, &provider);
+            notes.take("tls.key", own.map_err(|fault| key_words(&fault, settings)))
+        });
+        let made = match (own, authorities, lists) {
+            (Some(own), Some(authorities), Some(lists)) => {
+                let made =
+                    Self::assemble(settings, Arc::new(own), authorities.into(), lists, sessions, provider);
+                notes.take("tls.crl", made)
             }
             _ => None,
         };
         notes.finish(made)
     }
 
+    /// The same with the revocation lists that the file holds now, and nothing else read anew.
+    pub(super) fn with_new_lists(&self, sessions: &Arc<Sessions>, now: Now) -> Result<Self, Mistakes> {
+        let settings = &self.settings;
+        let provider = Arc::new(ring::default_provider());
+        let renewed = read_lists(settings, &self.authorities, &provider).and_then(|lists| {
+            let (own, authorities) = (Arc::clone(&self.own), Arc::clone(&self.authorities));
+            Self::assemble(settings, own, authorities, lists, sessions, provider)
+        });
+        renewed.map_err(|text| Mistakes::new(&settings.file, "tls.crl", text))?.follow(self, now)
+    }
+
+    /// Whether this may take the place of what is in force, without admitting whom that keeps out.
+    pub(super) fn follow(self, in_force: &Self, now: Now) -> Result<Self, Mistakes> {
+        // Whoever takes the key out of the configuration, or names another file there, means it.
+        if let Some(path) = self.lists_file()
+            && in_force.lists_file() == Some(path)
+            && let Err(text) = self.lists.may_replace(&in_force.lists, &self.authorities, now.utc_ms)
+        {
+            let text = format!("{}: {text}; a restart takes it all the same", path.display());
+            return Err(Mistakes::new(&self.settings.file, "tls.crl", text));
+        }
+        Ok(Self { reading: in_force.reading + 1, ..self })
+    }
+
+    /// The file of the revocation lists.
+    pub(super) fn lists_file(&self) -> Option<&Path> {
+        self.settings.crl.as_deref()
+    }
+
+    fn assemble(
+        settings: &TlsSettings,
+        own: Arc<CertifiedKey>,
+        authorities: Arc<[CertificateDer<'static>]>,
+        lists: Lists,
+        sessions: &Arc<Sessions>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, String> {
+        let verifier = ClientVerifier::new(&authorities, &lists, &provider).map_err(|fault| {
+            let path = settings.crl.as_deref().unwrap_or(&settings.client_ca).display();
+            format!("{path} cannot be used: {fault}")
+        })?;
+        let verifier: Arc<dyn ClientCertVerifier> = Arc::new(verifier);
+        let config = server_config(settings, &own, &verifier, sessions, provider)?;
+        let settings = settings.clone();
+        Ok(Self { config: Arc::new(config), verifier, reading: 0, lists, settings, own, authorities })
+    }
+
     /// What is used all the same, and should not be.
     pub(super) fn warnings(&self, now: Now) -> Vec<String> {
-        let wrong = self.validity.iter().filter_map(|validity| {
+        let doubtful = |validity: Validity| {
             let fault = match now.utc_ms {
                 late if late > validity.until_ms => format!("expired on {}", day(validity.until_ms)),
                 early if early < validity.from_ms => {
@@ -103,39 +145,37 @@ impl Material {
                 _ => return None,
             };
             Some(format!("{} {fault}: {}", validity.what, validity.then))
+        };
+        let own = self.own.cert.first();
+        let doubts = own.map(own::doubts).into_iter().flatten();
+        let of_own =
+            |doubt| format!("the server's certificate in {} {doubt}", self.settings.certificate.display());
+        let strangers = self.lists.iter().filter(|list| list.signer.is_none()).map(|list| {
+            format!(
+                "the revocation list of {:?} is of no CA in {}: it holds only for devices that send that CA's \
+                 certificate with theirs",
+                list.issuer,
+                self.settings.client_ca.display()
+            )
         });
-        wrong.chain(self.doubts.iter().cloned()).collect()
+        self.validity().filter_map(doubtful).chain(doubts.map(of_own)).chain(strangers).collect()
     }
-}
 
-fn doubts(settings: &TlsSettings, chain: &[CertificateDer<'_>]) -> Vec<String> {
-    let doubts = chain.first().map(own::doubts).into_iter().flatten();
-    doubts
-        .map(|doubt| format!("the server's certificate in {} {doubt}", settings.certificate.display()))
-        .collect()
-}
-
-fn validity(
-    settings: &TlsSettings,
-    chain: &[CertificateDer<'_>],
-    crls: &[CertificateRevocationListDer<'_>],
-) -> Vec<Validity> {
-    let own = chain.iter().take(1).filter_map(|leaf| Certificate::read(leaf).ok()).map(|leaf| Validity {
-        what: format!("the server's certificate in {}", settings.certificate.display()),
-        from_ms: leaf.not_before_ms,
-        until_ms: leaf.not_after_ms,
-        then: "devices whose clock is right refuse it",
-    });
-    let lists = crls.iter().filter_map(|der| {
-        let (_, list) = CertificateRevocationList::from_der(der).ok()?;
-        Some(Validity {
-            what: format!("the revocation list of {:?}", list.issuer().to_string()),
-            from_ms: list.last_update().timestamp().saturating_mul(1000),
-            until_ms: list.next_update().map_or(i64::MAX, |next| next.timestamp().saturating_mul(1000)),
+    fn validity(&self) -> impl Iterator<Item = Validity> {
+        let own = self.own.cert.first().and_then(|leaf| Certificate::read(leaf).ok()).map(|leaf| Validity {
+            what: format!("the server's certificate in {}", self.settings.certificate.display()),
+            from_ms: leaf.not_before_ms,
+            until_ms: leaf.not_after_ms,
+            then: "devices whose clock is right refuse it",
+        });
+        let lists = self.lists.iter().map(|list| Validity {
+            what: format!("the revocation list of {:?}", list.issuer),
+            from_ms: list.from_ms,
+            until_ms: list.until_ms,
             then: "it is used all the same, and knows nothing of what was revoked since",
-        })
-    });
-    own.chain(lists).collect()
+        });
+        own.into_iter().chain(lists)
+    }
 }
 
 /// Mistakes as they are found.
@@ -157,12 +197,11 @@ impl Notes<'_> {
     }
 
     /// The CA bundle; each bad certificate among good ones is named.
-    fn roots(&mut self, path: &Path) -> Option<RootCertStore> {
+    fn authorities(&mut self, path: &Path) -> Option<Vec<CertificateDer<'static>>> {
         let certificates = self.take("tls.client_ca", certificates(path))?;
-        let mut roots = RootCertStore::empty();
         let mut all_good = true;
-        for (index, certificate) in certificates.into_iter().enumerate() {
-            if let Err(fault) = roots.add(certificate) {
+        for (index, certificate) in certificates.iter().enumerate() {
+            if let Err(fault) = RootCertStore::empty().add(certificate.clone()) {
                 let which = index + 1;
                 self.add(
                     "tls.client_ca",
@@ -174,7 +213,7 @@ impl Notes<'_> {
                 all_good = false;
             }
         }
-        all_good.then_some(roots)
+        all_good.then_some(certificates)
     }
 
     fn finish<T>(self, made: Option<T>) -> Result<T, Mistakes> {
@@ -186,29 +225,9 @@ impl Notes<'_> {
     }
 }
 
-fn verifier(
-    settings: &TlsSettings,
-    roots: RootCertStore,
-    crls: Vec<CertificateRevocationListDer<'static>>,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    // A CA without a list is not thereby refused, and an expired list is better than none: it is used and warned about.
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-        .with_crls(crls)
-        .allow_unknown_revocation_status()
-        .only_check_end_entity_revocation()
-        .build()
-        .map_err(|fault| {
-            let path = settings.crl.as_deref().unwrap_or(&settings.client_ca).display();
-            format!("{path} cannot be used: {fault}; a revocation list is X.509 v2 with a crlNumber")
-        })?;
-    Ok(Arc::new(ClientVerifier(verifier)))
-}
-
 fn server_config(
     settings: &TlsSettings,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    own: &Arc<CertifiedKey>,
     verifier: &Arc<dyn ClientCertVerifier>,
     sessions: &Arc<Sessions>,
     provider: Arc<CryptoProvider>,
@@ -222,8 +241,7 @@ fn server_config(
         .with_protocol_versions(versions)
         .map_err(|fault| fault.to_string())?
         .with_client_cert_verifier(Arc::clone(verifier))
-        .with_single_cert(chain, key)
-        .map_err(|fault| key_words(&fault, settings))?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(own))));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::<Sessions>::clone(sessions);
     config.time_provider = sessions.clock();
@@ -287,6 +305,15 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
         _ => None,
     });
     key.ok_or_else(|| format!("{} holds no private key in PEM", path.display()))
+}
+
+fn read_lists(
+    settings: &TlsSettings,
+    authorities: &[CertificateDer<'static>],
+    provider: &CryptoProvider,
+) -> Result<Lists, String> {
+    let Some(path) = &settings.crl else { return Ok(Lists::default()) };
+    Lists::new(path, revocation_lists(path)?, authorities, &provider.signature_verification_algorithms)
 }
 
 fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {

@@ -5,6 +5,10 @@ use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use super::verifier;
 use crate::identity::{Certificate, Unreadable, quoted};
+use crate::session::Cause;
+
+const REVOKED: &str = "revoked";
+const EXPIRED: &str = "expired";
 
 /// A handshake that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,15 @@ impl Refusal {
     #[must_use]
     pub fn new(reason: &'static str, text: impl Into<String>) -> Self {
         Self { reason, text: text.into(), certificate: None }
+    }
+
+    /// What it ends a session with that stands.
+    pub(crate) fn cause(&self) -> Cause {
+        match self.reason {
+            REVOKED => Cause::Revoked,
+            EXPIRED => Cause::Expired,
+            _ => Cause::Certificate,
+        }
     }
 
     /// Explains the error that a handshake step on this thread just ended with.
@@ -106,7 +119,7 @@ impl Refusal {
 fn certificate_words(fault: &CertificateError, certificate: &Certificate) -> (&'static str, String) {
     match fault {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            ("expired", format!("client certificate expired on {}", day(certificate.not_after_ms)))
+            (EXPIRED, format!("client certificate expired on {}", day(certificate.not_after_ms)))
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
             "not_yet_valid",
@@ -123,7 +136,7 @@ fn certificate_words(fault: &CertificateError, certificate: &Certificate) -> (&'
             "wrong_usage",
             "client certificate is not for client use: its extended key usage lacks clientAuth".to_owned(),
         ),
-        CertificateError::Revoked => ("revoked", "client certificate is revoked".to_owned()),
+        CertificateError::Revoked => (REVOKED, "client certificate is revoked".to_owned()),
         other => ("bad_certificate", format!("client certificate is refused: {other}")),
     }
 }

@@ -1,5 +1,8 @@
 //! The client certificate's verifier: webpki's, with a memory for what it refused.
 //!
+//! It is several of webpki's where CAs share a name, as an old and a new one do in a rollover: webpki finds a certificate's
+//! revocation list by the name of its issuer alone, and would hold one CA's certificates against the other's list.
+//!
 //! rustls tells the outcome of a handshake by an error that does not hold the certificate, and forgets a certificate that
 //! was refused. So what it said is described here and kept for the thread: a handshake step is synchronous, and whoever
 //! ran the step takes the description before the thread does anything else. The error itself is passed on as it is, since
@@ -9,10 +12,15 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+};
 
+use super::lists::Lists;
 use super::resumption::{self, Origin};
 use crate::identity::{Certificate, Unreadable};
 
@@ -27,7 +35,85 @@ pub(super) fn take_refused() -> Option<Result<Certificate, Unreadable>> {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct ClientVerifier(pub(super) Arc<dyn ClientCertVerifier>);
+pub(super) struct ClientVerifier {
+    first: Arc<dyn ClientCertVerifier>,
+    others: Vec<Arc<dyn ClientCertVerifier>>,
+}
+
+impl ClientVerifier {
+    /// One that trusts these CAs, less what `lists` revoke.
+    pub(super) fn new(
+        authorities: &[CertificateDer<'static>],
+        lists: &Lists,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, String> {
+        let groups = groups(authorities)?;
+        let mut verifiers = groups.iter().map(|(roots, members)| {
+            // A list whose CA is none of these is of one that comes with a device's chain.
+            let lists = lists
+                .iter()
+                .filter(|list| list.signer.as_ref().is_none_or(|signer| members.contains(&signer)));
+            // A CA without a list is not thereby refused, and an expired list is better than none: it is used and warned
+            // about.
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), Arc::clone(provider))
+                .with_crls(lists.map(|list| list.der.clone()))
+                .allow_unknown_revocation_status()
+                .only_check_end_entity_revocation()
+                .build()
+                .map_err(|fault| fault.to_string())
+        });
+        let first = verifiers.next().ok_or("there is no CA")??;
+        let others = verifiers.map(|verifier| Ok(verifier? as _)).collect::<Result<_, String>>()?;
+        Ok(Self { first, others })
+    }
+
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let mut verdict = self.first.verify_client_cert(end_entity, intermediates, now);
+        for other in &self.others {
+            match &verdict {
+                // What another CA says of a certificate that is not its own is not the reason.
+                Err(Error::InvalidCertificate(
+                    CertificateError::UnknownIssuer | CertificateError::BadSignature,
+                )) => {
+                    let next = other.verify_client_cert(end_entity, intermediates, now);
+                    if !matches!(next, Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))) {
+                        verdict = next;
+                    }
+                }
+                _ => return verdict,
+            }
+        }
+        verdict
+    }
+}
+
+/// Some CAs, as webpki wants them and as they came.
+type Group<'a> = (RootCertStore, Vec<&'a CertificateDer<'static>>);
+
+/// The CAs, in as many groups as it takes for no group to have two of one name.
+fn groups<'a>(authorities: &'a [CertificateDer<'static>]) -> Result<Vec<Group<'a>>, String> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    for authority in authorities {
+        let mut alone = RootCertStore::empty();
+        alone.add(authority.clone()).map_err(|fault| fault.to_string())?;
+        let has_its_name = |roots: &RootCertStore| {
+            alone.roots.iter().any(|new| roots.roots.iter().any(|root| root.subject == new.subject))
+        };
+        match groups.iter_mut().find(|(roots, _)| !has_its_name(roots)) {
+            Some((roots, members)) => {
+                roots.extend(alone.roots);
+                members.push(authority);
+            }
+            None => groups.push((alone, vec![authority])),
+        }
+    }
+    Ok(groups)
+}
 
 impl ClientCertVerifier for ClientVerifier {
     /// None: a device has one certificate, so the list would cost bytes and change nothing.
@@ -41,7 +127,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.0.verify_client_cert(end_entity, intermediates, now);
+        let verified = self.verify(end_entity, intermediates, now);
         let certificate = Certificate::read(end_entity);
         match (&verified, certificate) {
             (Err(_), certificate) => drop(REFUSED.replace(Some(certificate))),
@@ -61,7 +147,7 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.first.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -70,10 +156,10 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.first.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.first.supported_verify_schemes()
     }
 }
