@@ -113,6 +113,7 @@ impl App {
             turns: Turns::new(config.handshakes, Arc::clone(&handshakes)),
             capacity: handshakes,
             seats: Seats::new(capacity, metrics),
+            proxies: config.proxies.clone(),
             refusals: Refusals::default(),
         });
         let readiness = Arc::new(Readiness::default());

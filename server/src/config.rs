@@ -12,6 +12,7 @@ use moorline_config::{Document, HumanDuration, Mistakes, Section};
 
 use crate::clock;
 use crate::log::Format;
+use crate::proxy::Networks;
 use crate::session::{Binding, LEAST, LONGEST, Policy};
 use crate::tls::{self, TlsSettings};
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub file: PathBuf,
     /// Where devices connect, unless systemd hands the socket over.
     pub devices: SocketAddr,
+    /// The load balancers' networks, whose PROXY protocol is believed.
+    pub proxies: Networks,
     /// Where operators connect.
     pub operators: SocketAddr,
     /// Certificates and what TLS admits.
@@ -87,6 +90,7 @@ impl Config {
     pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
         let changed = [
             ("listen.devices", self.devices != newer.devices),
+            ("listen.proxy_from", self.proxies != newer.proxies),
             ("listen.operators", self.operators != newer.operators),
             ("tls.sessions", self.tls.resumable != newer.tls.resumable),
             ("tls.handshakes", self.handshakes != newer.handshakes),
@@ -106,11 +110,14 @@ fn read_document(document: &Document, file: &Path, credentials: Option<&Path>) -
     let (settings, tls_is_right) = read_tls(&tls, file, credentials);
     let register =
         root.section("identity").choice("register", &[("open", Register::Open), ("known", Register::Known)]);
+    let proxies = read_networks(&listen, "proxy_from");
     let log = root.section("log").choice("format", &[("text", Format::Text), ("json", Format::Json)]);
     let operators = address(&listen, "operators").unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 9090).into());
     let config = Config {
         file: file.to_owned(),
         devices: address(&listen, "devices").unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 9089).into()),
+        warnings: exposed(operators).into_iter().chain(everybody(&proxies)).collect(),
+        proxies,
         operators,
         tls: settings,
         handshakes: count(&tls, "handshakes", 1..=1024).unwrap_or_else(cores),
@@ -118,7 +125,6 @@ fn read_document(document: &Document, file: &Path, credentials: Option<&Path>) -
         policy: read_policy(&root.section("identity"), &root.section("session")),
         store: path(&store, "path").unwrap_or_else(|| "/var/lib/moorline-server/fleet.db".into()),
         log: log.unwrap_or(Format::Text),
-        warnings: exposed(operators).into_iter().collect(),
     };
     (config, tls_is_right)
 }
@@ -177,6 +183,23 @@ fn address(section: &Section<'_>, key: &str) -> Option<SocketAddr> {
     section.parsed(key, "an IP address with a port, as in \"[::]:9089\" or \"127.0.0.1:9090\"")
 }
 
+fn read_networks(section: &Section<'_>, key: &str) -> Networks {
+    let read = Networks::read(&section.strings(key).unwrap_or_default());
+    read.unwrap_or_else(|faults| {
+        for (text, fault) in faults {
+            section.mistake(key, format!("{text:?} {fault}"));
+        }
+        Networks::default()
+    })
+}
+
+/// Whoever is believed can be anybody.
+fn everybody(proxies: &Networks) -> Option<String> {
+    let text =
+        format!("listen.proxy_from is {proxies}: whoever connects may say that it comes from anywhere");
+    proxies.are_everything().then_some(text)
+}
+
 fn path(section: &Section<'_>, key: &str) -> Option<PathBuf> {
     section.string(key).map(PathBuf::from)
 }
@@ -199,12 +222,17 @@ pub fn describe(config: &Config) -> String {
         "{file} is right.\n\
          devices connect to {devices} over TLS {versions}, operators to http://{operators}\n\
          certificate {certificate}, key {key}\n\
-         devices' certificates come from {ca}, revocation list: {crl}\n\
+         {balancers}devices' certificates come from {ca}, revocation list: {crl}\n\
          devices are known in {store}{state}",
         file = config.file.display(),
         devices = config.devices,
         versions = if tls.admit_tls12 { "1.3 and 1.2" } else { "1.3" },
         operators = config.operators,
+        balancers = if config.proxies.is_empty() {
+            String::new()
+        } else {
+            format!("load balancers in {} say where devices come from (PROXY protocol 2)\n", config.proxies)
+        },
         certificate = tls.certificate.display(),
         key = tls.key.display(),
         ca = tls.client_ca.display(),
@@ -267,6 +295,22 @@ mod tests {
                 "server.toml:2: session.heartbeat_min: heartbeat_min is 2h, which is more than heartbeat_max, 30m"
             ]
         );
+    }
+
+    #[test]
+    fn networks_are_read_and_their_mistakes_told() {
+        let (config, mistakes) = read("[listen]\nproxy_from = [\"10.0.0.0/8\", \"fd00::1\"]\n");
+        assert_eq!((config.proxies.to_string().as_str(), mistakes.len()), ("10.0.0.0/8, fd00::1/128", 0));
+        let (_, mistakes) = read("[listen]\nproxy_from = [\"10.0.0.1/8\", \"balancer\"]\n");
+        assert_eq!(
+            mistakes,
+            [
+                "server.toml:2: listen.proxy_from: \"10.0.0.1/8\" lies inside its network, which is 10.0.0.0/8",
+                "server.toml:2: listen.proxy_from: \"balancer\" is no network, as in \"10.0.0.0/8\" or \"2001:db8::1\"",
+            ]
+        );
+        let (config, _) = read("[listen]\nproxy_from = \"0.0.0.0/0\"\n");
+        assert_eq!(config.warnings.len(), 1);
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::clock::{self, Now};
 use crate::exit::Exit;
 use crate::log::{self, ConnectionId};
 use crate::metrics::Metrics;
+use crate::proxy::Networks;
 use crate::refusals::Refusals;
 use crate::registry::Registry;
 use crate::seats::{Seat, Seats};
@@ -64,6 +65,8 @@ pub struct Link {
     pub turns: Arc<Turns>,
     /// Who holds a descriptor.
     pub seats: Arc<Seats>,
+    /// Whose word on where a device comes from is believed.
+    pub proxies: Networks,
     /// Who was refused, said without flooding the log.
     pub refusals: Refusals,
 }

@@ -17,6 +17,7 @@ pub mod listener;
 pub mod log;
 pub mod metrics;
 mod ports;
+pub mod proxy;
 pub mod refusals;
 pub mod registry;
 pub mod seats;

@@ -1,5 +1,7 @@
 //! The device port: accepts, always, and gives every connection its seat and its task. It is opened in `ports.rs`.
 
+mod introduction;
+
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use crate::clock;
 use crate::connection::{self, Link};
 use crate::exit::Exit;
 use crate::log::{self, ConnectionId, ConnectionIds};
+use crate::seats::Seat;
 
 /// What was sent and is not acknowledged for so long ends the connection (RFC 5482): so a device that has vanished without a
 /// word is let go two minutes after it was asked.
@@ -62,12 +65,27 @@ pub(crate) async fn accept(listener: TcpListener, link: Arc<Link>) {
 }
 
 fn seat(socket: TcpStream, address: SocketAddr, id: ConnectionId, link: &Arc<Link>) {
+    if let Err(fault) = tune(&socket) {
+        // Only a socket that is gone already refuses these.
+        return debug!(%address, "gone at once: {fault}");
+    }
+    if link.proxies.contain(address.ip()) {
+        tokio::spawn(log::about(id, introduction::serve(socket, address, id, Arc::clone(link))));
+        return;
+    }
     let exit = Arc::new(Exit::default());
-    let Some((seat, evicted)) = link.seats.take(address.ip(), &exit) else {
+    if let Some(seat) = take_seat(address, &exit, link) {
+        tokio::spawn(log::about(id, connection::serve(socket, address, id, Arc::clone(link), seat, exit)));
+    }
+}
+
+/// A seat for a connection from there, if need be at another one's cost; `None`, and a word in the log, when there is none.
+fn take_seat(address: SocketAddr, exit: &Arc<Exit>, link: &Link) -> Option<Seat> {
+    let Some((seat, evicted)) = link.seats.take(address.ip(), exit) else {
         link.refusals.tell(address.ip(), || {
             warn!(%address, "turned away: every descriptor is held by a registered device; raise LimitNOFILE");
         });
-        return;
+        return None;
     };
     if let Some(why) = evicted {
         link.refusals.tell(address.ip(), || match why {
@@ -78,11 +96,7 @@ fn seat(socket: TcpStream, address: SocketAddr, id: ConnectionId, link: &Arc<Lin
             Eviction::Capacity => warn_of_shortage(),
         });
     }
-    if let Err(fault) = tune(&socket) {
-        // Only a socket that is gone already refuses these.
-        return debug!(%address, "gone at once: {fault}");
-    }
-    tokio::spawn(log::about(id, connection::serve(socket, address, id, Arc::clone(link), seat, exit)));
+    Some(seat)
 }
 
 fn tune(socket: &TcpStream) -> io::Result<()> {
