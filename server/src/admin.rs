@@ -12,6 +12,7 @@ mod events;
 mod guard;
 mod health;
 mod heartbeat;
+mod history;
 mod import;
 mod page;
 mod problem;
@@ -68,6 +69,8 @@ fn router(operators: Operators) -> Router {
             get(devices::list).post(import::add).layer(DefaultBodyLimit::max(import::MAX_BODY)),
         )
         .route("/api/devices/{imei}", get(devices::one))
+        .route("/api/fleet", get(history::fleet))
+        .route("/api/devices/{imei}/history", get(history::device))
         .route("/api/devices/{imei}/state", put(standing::set))
         .route("/api/devices/{imei}/label", put(standing::label))
         .route("/api/devices/{imei}/drop", post(standing::drop_session))

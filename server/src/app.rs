@@ -136,7 +136,11 @@ impl App {
                 _ = self.signals.terminate.recv() => break info!("told to stop (SIGTERM)"),
                 _ = self.signals.interrupt.recv() => break info!("told to stop (SIGINT)"),
                 _ = self.signals.hangup.recv() => self.reload(),
-                _ = save.tick() => self.link.registry.save_last_seen(clock::now()),
+                _ = save.tick() => {
+                    let now = clock::now();
+                    self.link.registry.save_last_seen(now);
+                    self.link.registry.save_slot(now);
+                }
                 _ = tick.tick() => {
                     let (online, open) = (self.link.registry.online(), self.link.seats.taken());
                     self.manager.alive(&format!("{online} devices online, {open} connections open"));

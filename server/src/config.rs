@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::clock;
 use crate::log::Format;
 use crate::proxy::Networks;
 use crate::session::{Binding, LEAST, LONGEST, Policy};
+use crate::store::Retention;
 use crate::tls::{self, TlsSettings};
 
 /// Where the configuration is when the command line names none.
@@ -23,6 +25,10 @@ pub const DEFAULT_FILE: &str = "/etc/moorline/server.toml";
 const FIRST_MESSAGE: Duration = Duration::from_secs(30);
 /// About 25 MB when it is full. A fleet that is larger than this sets `tls.sessions` to its size.
 const RESUMABLE: usize = 16_384;
+
+/// From a day, which the page's charts show, to ten years.
+const HISTORY: RangeInclusive<Duration> =
+    Duration::from_secs(24 * 60 * 60)..=Duration::from_secs(3653 * 24 * 60 * 60);
 
 /// All that the server is told.
 #[derive(Clone, Debug)]
@@ -45,6 +51,8 @@ pub struct Config {
     pub policy: Policy,
     /// The fleet's database.
     pub store: PathBuf,
+    /// How much it keeps.
+    pub retention: Retention,
     /// How the log's lines look.
     pub log: Format,
     /// What is right, and yet worth a warning.
@@ -95,6 +103,8 @@ impl Config {
             ("tls.sessions", self.tls.resumable != newer.tls.resumable),
             ("tls.handshakes", self.handshakes != newer.handshakes),
             ("store.path", self.store != newer.store),
+            ("store.events", self.retention.sessions != newer.retention.sessions),
+            ("store.history", self.retention.history != newer.retention.history),
             ("log.format", self.log != newer.log),
         ];
         changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
@@ -124,6 +134,7 @@ fn read_document(document: &Document, file: &Path, credentials: Option<&Path>) -
         register: register.unwrap_or(Register::Open),
         policy: read_policy(&root.section("identity"), &root.section("session")),
         store: path(&store, "path").unwrap_or_else(|| "/var/lib/moorline-server/fleet.db".into()),
+        retention: read_retention(&store),
         log: log.unwrap_or(Format::Text),
     };
     (config, tls_is_right)
@@ -145,6 +156,17 @@ fn read_tls(tls: &Section<'_>, file: &Path, credentials: Option<&Path>) -> (TlsS
         resumable: count(tls, "sessions", 0..=10_000_000).unwrap_or(RESUMABLE),
     };
     (settings, right)
+}
+
+fn read_retention(store: &Section<'_>) -> Retention {
+    let default = Retention::default();
+    let events = store.integer("events", 1000..=100_000_000).and_then(|events| u64::try_from(events).ok());
+    let history = store.duration("history", HISTORY);
+    Retention {
+        sessions: events.unwrap_or(default.sessions),
+        history: history.unwrap_or(default.history),
+        ..default
+    }
 }
 
 fn read_policy(identity: &Section<'_>, session: &Section<'_>) -> Policy {
@@ -204,7 +226,7 @@ fn path(section: &Section<'_>, key: &str) -> Option<PathBuf> {
     section.string(key).map(PathBuf::from)
 }
 
-fn count(section: &Section<'_>, key: &str, range: std::ops::RangeInclusive<i64>) -> Option<usize> {
+fn count(section: &Section<'_>, key: &str, range: RangeInclusive<i64>) -> Option<usize> {
     section.integer(key, range).and_then(|number| usize::try_from(number).ok())
 }
 

@@ -32,10 +32,12 @@ use crate::exit::Exit;
 use crate::identity::Certificate;
 use crate::metrics::Metrics;
 use crate::session::{Bounds, Cause, Dialect, Registration, Rejection};
-use crate::store::{Credential, Device, Ended, Event, Fleet, Kind, LastSession, Queue, Settings};
+use crate::store::{
+    Credential, Device, Ended, Event, Fleet, Kind, LastSession, Queue, Report, SLOT_MS, Settings, Slot,
+};
 pub use decisions::Outdated;
 use lineage::{Lineage, Marks};
-pub use listing::{Counts, Filter, Page, Report, Shown, Standing};
+pub use listing::{Counts, Filter, Page, Shown, Standing};
 use shared_text::SharedTexts;
 
 /// What offline events say of sessions that a server did not live to see the end of.
@@ -46,6 +48,9 @@ const RESERVED_IDS: u64 = 100_000;
 
 /// A device that is heard anew after so long has the store told, so that a crash costs at most that much of `last_seen`.
 const SAVE_LAST_SEEN_AFTER_MS: i64 = 10 * 60 * 1000;
+
+/// A device's reports are stored this seldom; what it tells in between is shown until the server stops.
+const SAVE_REPORT_AFTER_MS: i64 = 60 * 1000;
 
 /// How many entries are looked at under one lock.
 const CHUNK: usize = 1024;
@@ -68,6 +73,8 @@ struct State {
     never_seen: usize,
     /// No certificate of a device that is online expires before this, UTC milliseconds since 1970.
     soonest_expiry_ms: i64,
+    /// What happened since the last [`Slot`] was stored.
+    slot: Slot,
     /// The most that were online at once, those that the last server left included.
     most_online: usize,
     next_session_id: u64,
@@ -82,6 +89,8 @@ struct Entry {
     lineage: Lineage,
     /// What it last told of itself.
     report: Option<Box<Report>>,
+    /// When that was last stored.
+    report_stored_ms: i64,
 }
 
 struct Online {
@@ -158,7 +167,13 @@ pub struct Refused<'a> {
 impl Registry {
     /// Takes over what the store knows. Devices that were online when the last server died go offline now.
     #[must_use]
-    pub fn new(fleet: Fleet, register: Register, queue: Arc<Queue>, metrics: Arc<Metrics>, now: Now) -> Self {
+    pub fn new(
+        mut fleet: Fleet,
+        register: Register,
+        queue: Arc<Queue>,
+        metrics: Arc<Metrics>,
+        now: Now,
+    ) -> Self {
         let mut state = State {
             devices: BTreeMap::new(),
             settings: BTreeMap::new(),
@@ -168,6 +183,7 @@ impl Registry {
             quarantined: 0,
             never_seen: 0,
             soonest_expiry_ms: i64::MAX,
+            slot: Slot::default(),
             most_online: 0,
             next_session_id: fleet.next_session_id.max(1),
             reserved: 0,
@@ -181,10 +197,10 @@ impl Registry {
             if device.session.ended.is_none() {
                 end_ghost(&mut device, &mut state.texts, &queue, now);
             }
-            state.devices.insert(
-                device.imei,
-                Entry { device, online: None, lineage: Lineage::default(), report: None },
-            );
+            let report = fleet.reports.remove(&device.imei).map(Box::new);
+            let entry =
+                Entry { device, online: None, lineage: Lineage::default(), report, report_stored_ms: 0 };
+            state.devices.insert(entry.device.imei, entry);
         }
         for (imei, settings) in fleet.settings {
             state.settle(imei, settings);
@@ -248,12 +264,32 @@ impl Registry {
         self.take_off(&mut self.lock(), presence, ending, now);
     }
 
-    /// A device tells how it and its line are. Kept in memory alone: it tells anew once a day.
+    /// A device tells how it and its line are.
     pub fn report(&self, presence: &Presence, status: Status, now: Now) {
         let mut state = self.lock();
         if let Some(entry) = state.devices.get_mut(&presence.imei) {
-            entry.report = Some(Box::new(Report { status, at_ms: now.utc_ms }));
+            let report = Report { status, at_ms: now.utc_ms };
+            // A clock that was set back must not keep reports from being stored.
+            if (now.utc_ms - entry.report_stored_ms).abs() >= SAVE_REPORT_AFTER_MS {
+                entry.report_stored_ms = now.utc_ms;
+                self.queue.put_report(presence.imei, report.clone());
+            }
+            entry.report = Some(Box::new(report));
         }
+    }
+
+    /// Has the store told how the fleet was since the last call. Call it at least once in every [`SLOT_MS`], and at the end.
+    pub fn save_slot(&self, now: Now) {
+        let mut state = self.lock();
+        let slot = state.slot_at(now);
+        state.slot = Slot::default();
+        self.queue.put_slot(slot);
+    }
+
+    /// The five minutes that go on.
+    #[must_use]
+    pub fn slot(&self, now: Now) -> Slot {
+        self.lock().slot_at(now)
     }
 
     /// A device tells how long it may be silent from now on. The store hears of it with whatever comes next of the device.
@@ -269,6 +305,10 @@ impl Registry {
     /// Notes that somebody was not taken in.
     pub fn refused(&self, refused: Refused<'_>, now: Now) {
         let mismatch = refused.reason == "identity_mismatch";
+        let mut state = self.lock();
+        state.slot.refused = state.slot.refused.saturating_add(1);
+        let cause = state.texts.share(refused.reason);
+        drop(state);
         self.queue.put_event(Event {
             at_ms: now.utc_ms,
             kind: if mismatch { Kind::IdentityMismatch } else { Kind::Refused },
@@ -276,7 +316,7 @@ impl Registry {
             session_id: None,
             address: Some(refused.address),
             certificate: refused.certificate.map(|certificate| certificate.serial.as_str().into()),
-            cause: Some(self.lock().texts.share(refused.reason)),
+            cause: Some(cause),
             text: Some(refused.text.into()),
         });
     }
@@ -368,6 +408,7 @@ impl Registry {
         let Ending { kind, cause, text } = ending;
         let name = state.texts.share(cause);
         let Some(Entry { device, .. }) = state.devices.get_mut(&presence.imei) else { return };
+        state.slot.went = state.slot.went.saturating_add(1);
         device.last_seen_ms = presence.last_seen_ms();
         device.session.ended = Some(Ended { at_ms: now.utc_ms, cause: Arc::clone(&name) });
         self.metrics.session_ended(device.session.dialect, cause);
@@ -395,17 +436,18 @@ impl Registry {
         if former.is_none() && state.settings.contains_key(&imei) {
             state.never_seen -= 1;
         }
-        let (former, lineage, report) = match former {
-            Some(entry) => (Some(entry.device), entry.lineage, entry.report),
-            None => (None, Lineage::begun(marks(&registration, &peer, None)), None),
+        let (former, lineage, report, report_stored_ms) = match former {
+            Some(entry) => (Some(entry.device), entry.lineage, entry.report, entry.report_stored_ms),
+            None => (None, Lineage::begun(marks(&registration, &peer, None)), None, 0),
         };
         let bounds = state.bounds_of(imei);
         state.soonest_expiry_ms = state.soonest_expiry_ms.min(peer.certificate.not_after_ms);
         let device = device_of(registration, bounds, peer, id, former.as_ref(), &mut state.texts, now);
         self.queue.put_event(event_of(&device, Kind::Online, None, now));
         self.queue.put_device(device.clone());
-        state.devices.insert(imei, Entry { device, online, lineage, report });
+        state.devices.insert(imei, Entry { device, online, lineage, report, report_stored_ms });
         state.online += 1;
+        state.slot.came = state.slot.came.saturating_add(1);
         state.most_online = state.most_online.max(state.online);
         self.metrics.session_began(dialect);
         presence
@@ -427,6 +469,10 @@ impl State {
     fn is_current(&self, presence: &Presence) -> bool {
         let online = self.devices.get(&presence.imei).and_then(|entry| entry.online.as_ref());
         online.is_some_and(|online| online.presence.session_id == presence.session_id)
+    }
+
+    const fn slot_at(&self, now: Now) -> Slot {
+        Slot { at_ms: now.utc_ms - now.utc_ms.rem_euclid(SLOT_MS), online: self.online, ..self.slot }
     }
 
     /// Whether it came before, or was decided of before it came.

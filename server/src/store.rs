@@ -7,6 +7,7 @@
 //! The registry holds the truth and never waits: it puts rows and events into a [`Queue`], and the [`Writer`] brings them
 //! to the [`Store`]. Devices are read once, at the start; events are read by the API, on a connection of its own.
 
+mod history;
 mod memory;
 mod queue;
 mod record;
@@ -20,9 +21,11 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use moorline_protocol::Imei;
 
+pub use history::{Hour, Report, SLOT_MS, Slot, Span};
 pub use memory::Memory;
 pub use queue::{Batch, MAX_EVENTS, MAX_REFUSALS, Queue};
 pub use record::{Credential, Device, Ended, Event, Kind, LastSession, StoredEvent};
@@ -30,18 +33,20 @@ pub use settings::{Hold, HoldKind, MAX_LABEL, MAX_REASON, Settings, check_text};
 pub use sqlite::Sqlite;
 pub use writer::{Health, Unsaved, Writer};
 
-/// How many events a store keeps; the oldest go first.
+/// How much a store keeps; the oldest goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Events of devices. A million take about 150 MB.
     pub sessions: u64,
     /// Events that anybody can bring about: see [`Kind::is_refusal`].
     pub refusals: u64,
+    /// How long what is kept over time lasts. An hour of a device takes about 90 bytes.
+    pub history: Duration,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { sessions: 1_000_000, refusals: 100_000 }
+        Self { sessions: 1_000_000, refusals: 100_000, history: Duration::from_secs(30 * 24 * 60 * 60) }
     }
 }
 
@@ -70,6 +75,18 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The store cannot be read.
     fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError>;
+
+    /// A device's hours since then, the oldest first; none in which it told nothing.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn hours(&self, imei: Imei, since_ms: i64) -> Result<Vec<Hour>, StoreError>;
+
+    /// The fleet's slots since then, the oldest first; none in which no server ran.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn slots(&self, since_ms: i64) -> Result<Vec<Slot>, StoreError>;
 }
 
 /// What a store knows at the start.
@@ -79,6 +96,8 @@ pub struct Fleet {
     pub devices: Vec<Device>,
     /// What was decided of single devices, those that never came among them.
     pub settings: BTreeMap<Imei, Settings>,
+    /// What each device last told of itself.
+    pub reports: BTreeMap<Imei, Report>,
     /// No session had this id or a higher one.
     pub next_session_id: u64,
 }

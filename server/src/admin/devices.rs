@@ -12,9 +12,9 @@ use super::Operators;
 use super::problem::Problem;
 use super::query::Parameters;
 use super::time::Time;
-use crate::registry::{Filter, Page, Registry, Report, Shown, Standing};
+use crate::registry::{Filter, Page, Registry, Shown, Standing};
 use crate::session::{Bounds, Dialect};
-use crate::store::{Credential, Device, Hold, HoldKind};
+use crate::store::{Credential, Device, Hold, HoldKind, Report};
 
 const MAX_LIMIT: usize = 1000;
 const DEFAULT_LIMIT: usize = 100;
@@ -72,7 +72,7 @@ struct BoundsView {
     max_s: Option<NonZeroU32>,
 }
 
-/// How a device and its line were when it last told, to this server's process.
+/// How a device and its line were when it last told.
 #[derive(Serialize)]
 struct StatusView {
     at: Time,
@@ -191,8 +191,18 @@ impl From<Report> for StatusView {
             operator: status.operator.map(|operator| operator.to_string()),
             uptime_s: status.uptime_s,
             memory_kb: status.memory_kb,
-            load: status.load.map(|hundredths| f32::from(hundredths) / 100.0),
-            temperature: status.temperature.map(|tenths| f32::from(tenths) / 10.0),
+            load: status.load.map(load),
+            temperature: status.temperature.map(degrees),
         }
     }
+}
+
+/// A load average of hundredths.
+pub(super) fn load(hundredths: u16) -> f32 {
+    f32::from(hundredths) / 100.0
+}
+
+/// Degrees Celsius of their tenths.
+pub(super) fn degrees(tenths: i16) -> f32 {
+    f32::from(tenths) / 10.0
 }

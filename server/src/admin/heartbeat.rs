@@ -73,7 +73,9 @@ mod tests {
     use super::super::rig::Rig;
     use super::*;
     use crate::store::samples::imei;
-    use crate::store::{Batch, EventPage, EventQuery, Fleet, Memory, Retention, Sqlite, Store, StoreError};
+    use crate::store::{
+        Batch, EventPage, EventQuery, Fleet, Hour, Memory, Retention, Slot, Sqlite, Store, StoreError,
+    };
 
     const LINE: &str = "/api/devices/869731052403821/heartbeat";
     const JSON: &str = "Content-Type: application/json\r\n";
@@ -230,6 +232,14 @@ mod tests {
 
         fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
             self.0.events(query)
+        }
+
+        fn hours(&self, imei: Imei, since_ms: i64) -> Result<Vec<Hour>, StoreError> {
+            self.0.hours(imei, since_ms)
+        }
+
+        fn slots(&self, since_ms: i64) -> Result<Vec<Slot>, StoreError> {
+            self.0.slots(since_ms)
         }
     }
 

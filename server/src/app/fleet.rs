@@ -10,7 +10,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::store::{Queue, Retention, Sqlite, Store, Unsaved, Writer};
+use crate::store::{Queue, Sqlite, Store, Unsaved, Writer};
 
 /// See the module.
 pub(super) struct Fleet {
@@ -24,7 +24,7 @@ impl Fleet {
         let no_store = |fault: &dyn std::fmt::Display| {
             Failure::Start(format!("{}: store.path: {fault}", config.file.display()))
         };
-        let store = Sqlite::open(&config.store, Retention::default()).map_err(|fault| no_store(&fault))?;
+        let store = Sqlite::open(&config.store, config.retention).map_err(|fault| no_store(&fault))?;
         let known = store.load().map_err(|fault| no_store(&fault))?;
         info!("{} devices known in {}", known.devices.len(), config.store.display());
         let (store, queue): (Arc<dyn Store>, _) = (Arc::new(store), Arc::new(Queue::new()));
@@ -38,6 +38,7 @@ impl Fleet {
     /// Stores what waits, as far as the disk lets it within `patience`.
     pub(super) async fn close(self, patience: Duration) {
         self.registry.release_ids();
+        self.registry.save_slot(clock::now());
         let stopped = tokio::task::spawn_blocking(move || self.writer.stop(patience)).await;
         if let Ok(Err(Unsaved(count))) = stopped {
             error!("the disk did not take the last {count} rows for the store: they are lost");

@@ -5,11 +5,11 @@ use std::iter;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::ops::ControlFlow;
 
-use moorline_protocol::{Imei, Status};
+use moorline_protocol::Imei;
 
 use super::{Entry, Registry, State};
 use crate::session::Dialect;
-use crate::store::{Device, HoldKind, Settings};
+use crate::store::{Device, HoldKind, Report, Settings};
 
 /// How many devices there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,17 +77,8 @@ pub struct Shown {
     pub online: bool,
     /// What was decided of it.
     pub settings: Settings,
-    /// What it last told of itself to this server's process.
+    /// What it last told of itself.
     pub report: Option<Report>,
-}
-
-/// How a device and its line were.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// As the device told it.
-    pub status: Status,
-    /// When, UTC milliseconds since 1970.
-    pub at_ms: i64,
 }
 
 impl Registry {

@@ -73,6 +73,46 @@ fn last_report_is_shown_also_after_the_session() {
     assert_eq!(shown(), Some((report(-70), at(3).utc_ms)));
 }
 
+#[test]
+fn reports_are_stored_once_a_minute_and_outlive_the_server() {
+    let rig = Rig::new();
+    let (presence, _) = rig.come(1, 4000, 1);
+    let stored = || rig.stored().reports;
+    rig.registry.report(&presence, report(-80), at(100));
+    assert_eq!(stored(), [(imei(1), Report { status: report(-80), at_ms: at(100).utc_ms })]);
+    for second in 101..160 {
+        rig.registry.report(&presence, report(-70), at(second));
+    }
+    assert_eq!(stored(), []);
+    rig.registry.report(&presence, report(-60), at(160));
+    let last = stored();
+    assert_eq!(last.len(), 1);
+    let devices = vec![rig.registry.get(imei(1)).unwrap().device.unwrap()];
+    let fleet = Fleet { devices, reports: last.clone().into_iter().collect(), ..Fleet::default() };
+    let next = Rig::with(fleet, Register::Open);
+    assert_eq!(next.registry.get(imei(1)).unwrap().report, Some(last[0].1.clone()));
+}
+
+#[test]
+fn what_happens_is_counted_in_slots() {
+    let rig = Rig::new();
+    let (presence, _) = rig.come(1, 4000, 1);
+    rig.come(2, 4000, 1);
+    rig.registry.leave(&presence, Cause::Idle, at(2));
+    rig.stored();
+    rig.registry.save_slot(at(3));
+    let begun = at(3).utc_ms - at(3).utc_ms % SLOT_MS;
+    assert_eq!(rig.stored().slots, [Slot { at_ms: begun, online: 1, came: 2, went: 1, refused: 0 }]);
+    // What was told is told once; what comes of the same five minutes while the store is slow is one.
+    rig.registry.save_slot(at(4));
+    rig.come(1, 4001, 5);
+    rig.registry.save_slot(at(6));
+    rig.registry.save_slot(at(300));
+    let slots = rig.stored().slots;
+    assert_eq!(slots[0], Slot { at_ms: begun, online: 2, came: 1, went: 0, refused: 0 });
+    assert_eq!(slots[1], Slot { at_ms: begun + SLOT_MS, online: 2, ..Slot::default() });
+}
+
 pub(super) struct Rig {
     pub(super) registry: Registry,
     queue: Arc<Queue>,

@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use moorline_protocol::Imei;
 
 use super::{
-    Batch, Device, EventPage, EventQuery, Fleet, Retention, Settings, Store, StoreError, StoredEvent,
+    Batch, Device, EventPage, EventQuery, Fleet, Hour, Report, Retention, Settings, Slot, Store, StoreError,
+    StoredEvent,
 };
 
 /// A fleet in memory.
@@ -20,6 +21,9 @@ pub struct Memory {
 struct Held {
     devices: BTreeMap<Imei, Device>,
     settings: BTreeMap<Imei, Settings>,
+    reports: BTreeMap<Imei, Report>,
+    hours: BTreeMap<(Imei, i64), Hour>,
+    slots: BTreeMap<i64, Slot>,
     events: BTreeMap<i64, StoredEvent>,
     newest: i64,
     next_session_id: u64,
@@ -43,6 +47,7 @@ impl Store for Memory {
         Ok(Fleet {
             devices: held.devices.values().cloned().collect(),
             settings: held.settings.clone(),
+            reports: held.reports.clone(),
             next_session_id: held.next_session_id.max(1),
         })
     }
@@ -51,6 +56,8 @@ impl Store for Memory {
         let mut held = self.lock();
         held.devices.extend(batch.devices.iter().map(|device| (device.imei, device.clone())));
         held.keep(&batch.settings);
+        held.keep_history(batch);
+        held.prune_history(i64::try_from(self.retention.history.as_millis()).unwrap_or(i64::MAX));
         for event in &batch.events {
             held.newest += 1;
             let id = held.newest;
@@ -79,9 +86,43 @@ impl Store for Memory {
         events.sort_by_key(|stored| stored.id);
         Ok(EventPage { events, newest: held.newest })
     }
+
+    fn hours(&self, imei: Imei, since_ms: i64) -> Result<Vec<Hour>, StoreError> {
+        let held = self.lock();
+        let range = (imei, Hour::number(since_ms))..=(imei, i64::MAX);
+        Ok(held.hours.range(range).map(|(_, hour)| hour.clone()).collect())
+    }
+
+    fn slots(&self, since_ms: i64) -> Result<Vec<Slot>, StoreError> {
+        Ok(self.lock().slots.range(since_ms..).map(|(_, slot)| *slot).collect())
+    }
 }
 
 impl Held {
+    fn keep_history(&mut self, batch: &Batch) {
+        for (imei, report) in &batch.reports {
+            let (key, newer) = ((*imei, Hour::number(report.at_ms)), Hour::of(report));
+            let hour = match self.hours.remove(&key) {
+                Some(before) => before.then(newer),
+                None => newer,
+            };
+            self.hours.insert(key, hour);
+            self.reports.insert(*imei, report.clone());
+        }
+        for slot in &batch.slots {
+            let before = self.slots.get(&slot.at_ms).copied();
+            self.slots.insert(slot.at_ms, before.map_or(*slot, |before| before.then(*slot)));
+        }
+    }
+
+    /// Older than this before the newest slot.
+    fn prune_history(&mut self, history_ms: i64) {
+        let Some(newest) = self.slots.keys().next_back().copied() else { return };
+        let before = newest.saturating_sub(history_ms);
+        self.slots.retain(|at, _| *at >= before);
+        self.hours.retain(|(_, hour), _| *hour >= Hour::number(before));
+    }
+
     fn keep(&mut self, settings: &[(Imei, Settings)]) {
         for (imei, newer) in settings {
             let held = self.settings.entry(*imei).or_default();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use moorline_protocol::Imei;
 
+use super::history::{Report, Slot};
 use super::record::{Device, Event};
 use super::settings::Settings;
 
@@ -16,6 +17,8 @@ use super::settings::Settings;
 pub const MAX_EVENTS: usize = 65_536;
 /// Refusals that may wait, apart, since anybody can bring them about: about 1 MB at the worst.
 pub const MAX_REFUSALS: usize = 4_096;
+/// Slots that may wait: a day's.
+const MAX_SLOTS: usize = 288;
 /// What one transaction takes at most, so that none takes long.
 const MAX_BATCH: usize = 8_192;
 
@@ -26,6 +29,10 @@ pub struct Batch {
     pub devices: Vec<Device>,
     /// What the server itself decided of devices.
     pub settings: Vec<(Imei, Settings)>,
+    /// What devices told of themselves.
+    pub reports: Vec<(Imei, Report)>,
+    /// The fleet's slots, the oldest first.
+    pub slots: Vec<Slot>,
     /// Events, in the order in which they happened.
     pub events: Vec<Event>,
     /// No session has this id or a higher one; `None`: as it was.
@@ -36,7 +43,12 @@ impl Batch {
     /// How many rows there are.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.devices.len() + self.settings.len() + self.events.len() + self.next_session_id.is_some() as usize
+        self.devices.len()
+            + self.settings.len()
+            + self.reports.len()
+            + self.slots.len()
+            + self.events.len()
+            + self.next_session_id.is_some() as usize
     }
 
     /// Whether there is nothing to store.
@@ -57,6 +69,8 @@ pub struct Queue {
 struct Waiting {
     devices: BTreeMap<Imei, Device>,
     settings: BTreeMap<Imei, Settings>,
+    reports: BTreeMap<Imei, Report>,
+    slots: BTreeMap<i64, Slot>,
     events: VecDeque<Numbered>,
     refusals: VecDeque<Numbered>,
     next_session_id: Option<u64>,
@@ -90,6 +104,18 @@ impl Queue {
         self.change(|waiting| {
             waiting.settings.insert(imei, settings);
         });
+    }
+
+    /// A device told how it is. An older word that still waits is replaced.
+    pub fn put_report(&self, imei: Imei, report: Report) {
+        self.change(|waiting| {
+            waiting.reports.insert(imei, report);
+        });
+    }
+
+    /// So it was in these five minutes, beside what was told of them before.
+    pub fn put_slot(&self, slot: Slot) {
+        self.change(|waiting| waiting.add_slot(slot));
     }
 
     /// Something happened.
@@ -139,6 +165,12 @@ impl Queue {
         {
             batch.settings.push(decided);
         }
+        while batch.len() < MAX_BATCH
+            && let Some(told) = waiting.reports.pop_first()
+        {
+            batch.reports.push(told);
+        }
+        batch.slots = std::mem::take(&mut waiting.slots).into_values().collect();
         batch
     }
 
@@ -153,6 +185,13 @@ impl Queue {
         }
         for (imei, settings) in batch.settings {
             waiting.settings.entry(imei).or_insert(settings);
+        }
+        for (imei, report) in batch.reports {
+            waiting.reports.entry(imei).or_insert(report);
+        }
+        for slot in batch.slots {
+            let later = waiting.slots.remove(&slot.at_ms);
+            waiting.add_slot(later.map_or(slot, |later| slot.then(later)));
         }
         for event in batch.events.into_iter().rev() {
             waiting.push_front(event);
@@ -207,7 +246,15 @@ impl Queue {
 impl Waiting {
     fn len(&self) -> usize {
         let ids = usize::from(self.next_session_id.is_some());
-        self.devices.len() + self.settings.len() + self.events.len() + self.refusals.len() + ids
+        let rows = self.devices.len() + self.settings.len() + self.reports.len() + self.slots.len();
+        rows + self.events.len() + self.refusals.len() + ids
+    }
+
+    fn add_slot(&mut self, slot: Slot) {
+        self.slots.entry(slot.at_ms).and_modify(|before| *before = before.then(slot)).or_insert(slot);
+        if self.slots.len() > MAX_SLOTS {
+            self.slots.pop_first();
+        }
     }
 
     const fn line_of(&mut self, event: &Event) -> (&mut VecDeque<Numbered>, usize) {

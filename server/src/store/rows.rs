@@ -1,5 +1,7 @@
 //! Rows of the database as records, and back. It knows the columns, not the connections.
 
+pub(super) mod history;
+
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;

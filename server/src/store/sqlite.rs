@@ -17,7 +17,7 @@ use moorline_protocol::Imei;
 
 use super::rows::{self, Text};
 use super::schema::{self, STEPS, SchemaError};
-use super::{Batch, EventPage, EventQuery, Fleet, Retention, Settings, Store, StoreError};
+use super::{Batch, EventPage, EventQuery, Fleet, Hour, Retention, Settings, Slot, Store, StoreError};
 
 /// Another program that looks into the file may hold it for a moment.
 const BUSY: Duration = Duration::from_secs(5);
@@ -101,6 +101,14 @@ impl Store for Sqlite {
     fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
         events(&self.reader(), query).map_err(|fault| explain(&self.path, &fault))
     }
+
+    fn hours(&self, imei: Imei, since_ms: i64) -> Result<Vec<Hour>, StoreError> {
+        rows::history::hours(&self.reader(), imei, since_ms).map_err(|fault| explain(&self.path, &fault))
+    }
+
+    fn slots(&self, since_ms: i64) -> Result<Vec<Slot>, StoreError> {
+        rows::history::slots(&self.reader(), since_ms).map_err(|fault| explain(&self.path, &fault))
+    }
 }
 
 /// SQLite gives its companion files the same mode. Who talks to whom is nobody else's business.
@@ -133,8 +141,12 @@ fn load(connection: &Connection) -> rusqlite::Result<Fleet> {
         .prepare("SELECT * FROM settings")?
         .query_map((), rows::settings)?
         .collect::<Result<_, _>>()?;
+    let reports = connection
+        .prepare("SELECT * FROM reports")?
+        .query_map((), rows::history::report)?
+        .collect::<Result<_, _>>()?;
     let next: i64 = connection.query_row("SELECT next_id FROM sessions", (), |row| row.get(0))?;
-    Ok(Fleet { devices, settings, next_session_id: next.cast_unsigned() })
+    Ok(Fleet { devices, settings, reports, next_session_id: next.cast_unsigned() })
 }
 
 fn keep(connection: &mut Connection, settings: &[(Imei, Settings)]) -> rusqlite::Result<()> {
@@ -153,6 +165,14 @@ fn apply(writing: &mut Writing, batch: &Batch, retention: Retention) -> rusqlite
     }
     for (imei, settings) in &batch.settings {
         rows::put_settings(&transaction, *imei, settings)?;
+    }
+    for (imei, report) in &batch.reports {
+        rows::history::put_report(&transaction, *imei, report)?;
+    }
+    for slot in &batch.slots {
+        rows::history::put_slot(&transaction, *slot)?;
+        let history_ms = i64::try_from(retention.history.as_millis()).unwrap_or(i64::MAX);
+        rows::history::prune(&transaction, slot.at_ms.saturating_sub(history_ms), MAX_PRUNED.cast_signed())?;
     }
     for event in &batch.events {
         rows::put_event(&transaction, event)?;

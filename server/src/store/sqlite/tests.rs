@@ -3,12 +3,14 @@
 use std::fs;
 use std::num::NonZeroU32;
 
+use moorline_protocol::Status;
 use tempfile::TempDir;
 
 use super::*;
 use crate::session::Bounds;
+use crate::store::history::HOUR_MS;
 use crate::store::samples::{EVERYTHING, device, event, events, imei};
-use crate::store::{Hold, HoldKind, Kind, Memory};
+use crate::store::{Hold, HoldKind, Kind, Memory, Report, Span};
 
 struct Folder(TempDir);
 
@@ -93,6 +95,49 @@ fn newest_decision_is_kept_whole_whichever_way_it_comes() {
 }
 
 #[test]
+fn history_is_kept_in_hours_and_for_as_long_as_is_wanted() {
+    const DAY: i64 = 24 * HOUR_MS;
+    let retention = Retention { history: Duration::from_secs(2 * 24 * 60 * 60), ..Retention::default() };
+    on_both(retention, |store| {
+        let report = |at_ms, signal_dbm| Report { status: Status { signal_dbm, ..Status::default() }, at_ms };
+        let told = |at_ms, signal_dbm| {
+            let reports = vec![(imei(1), report(at_ms, signal_dbm))];
+            store.apply(&Batch { reports, ..Batch::default() }).unwrap();
+        };
+        let slot = |at_ms| {
+            let slots = vec![Slot { at_ms, online: 1, ..Slot::default() }];
+            store.apply(&Batch { slots, ..Batch::default() }).unwrap();
+        };
+        for (at, signal) in [(0, None), (1, Some(-80)), (2, Some(-100)), (3, None), (HOUR_MS, Some(-70))] {
+            told(at, signal);
+        }
+        let spans = |since| -> Vec<_> {
+            store.hours(imei(1), since).unwrap().into_iter().map(|hour| (hour.at_ms, hour.signal)).collect()
+        };
+        let [first, second] = [
+            (3, Some(Span { last: -100, min: -100, max: -80 })),
+            (HOUR_MS, Some(Span { last: -70, min: -70, max: -70 })),
+        ];
+        assert_eq!(spans(0), [first, second]);
+        assert_eq!(spans(HOUR_MS), [second]);
+        assert_eq!(store.hours(imei(2), 0).unwrap(), []);
+        slot(0);
+        slot(2 * DAY);
+        assert_eq!((spans(0).len(), store.slots(0).unwrap().len()), (2, 2));
+        slot(2 * DAY + HOUR_MS);
+        assert_eq!(spans(0), [second]);
+        assert_eq!(
+            store.slots(0).unwrap().iter().map(|slot| slot.at_ms).collect::<Vec<_>>(),
+            [2 * DAY, 2 * DAY + HOUR_MS]
+        );
+        // The last word stays, however old it is.
+        slot(9 * DAY);
+        assert_eq!(spans(0), []);
+        assert_eq!(store.load().unwrap().reports[&imei(1)], report(HOUR_MS, Some(-70)));
+    });
+}
+
+#[test]
 fn empty_store_begins_with_session_one() {
     on_both(Retention::default(), |store| assert_eq!(store.load().unwrap().next_session_id, 1));
 }
@@ -114,7 +159,7 @@ fn events_are_paged_by_id_and_device() {
 
 #[test]
 fn oldest_events_go_and_no_id_comes_again() {
-    on_both(Retention { sessions: 3, refusals: 2 }, |store| {
+    on_both(Retention { sessions: 3, refusals: 2, ..Retention::default() }, |store| {
         store.apply(&events(&[Kind::Online; 5])).unwrap();
         store.apply(&events(&[Kind::Refused; 4])).unwrap();
         assert_eq!(ids(store, &EVERYTHING), [3, 4, 5, 8, 9]);
@@ -129,7 +174,8 @@ fn reopened_file_goes_on_where_it_was() {
     let folder = Folder::new();
     let batch = Batch { devices: vec![device(1)], next_session_id: Some(9), ..events(&[Kind::Online; 3]) };
     folder.open().unwrap().apply(&batch).unwrap();
-    let again = Sqlite::open(&folder.file(), Retention { sessions: 2, refusals: 0 }).unwrap();
+    let again =
+        Sqlite::open(&folder.file(), Retention { sessions: 2, refusals: 0, ..Retention::default() }).unwrap();
     assert_eq!(again.load().unwrap().next_session_id, 9);
     again.apply(&events(&[Kind::Offline])).unwrap();
     assert_eq!(ids(&again, &EVERYTHING), [3, 4]);
@@ -257,7 +303,7 @@ fn newer_database_is_refused_in_words() {
     drop(newer);
     let refused = refusal_of(&fs::read(folder.file()).unwrap());
     assert!(
-        refused.contains("a newer moorline-server made this file (version 7, and this one knows 3)"),
+        refused.contains("a newer moorline-server made this file (version 7, and this one knows 4)"),
         "{refused}"
     );
 }

@@ -7,7 +7,7 @@ use moorline_protocol::Imei;
 use super::*;
 use crate::metrics::Metrics;
 use crate::store::samples::{EVERYTHING, device, event};
-use crate::store::{Batch, EventPage, EventQuery, Fleet, Kind, Memory, Retention, Settings};
+use crate::store::{Batch, EventPage, EventQuery, Fleet, Hour, Kind, Memory, Retention, Settings, Slot};
 
 /// A store that can be told to refuse, and that lets a test wait for what it has been asked.
 #[derive(Debug)]
@@ -68,6 +68,14 @@ impl Store for Disk {
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
         self.store.events(query)
+    }
+
+    fn hours(&self, imei: Imei, since_ms: i64) -> Result<Vec<Hour>, StoreError> {
+        self.store.hours(imei, since_ms)
+    }
+
+    fn slots(&self, since_ms: i64) -> Result<Vec<Slot>, StoreError> {
+        self.store.slots(since_ms)
     }
 }
 
