@@ -36,6 +36,9 @@ pub(crate) enum Command {
     Server(ServerArguments),
     /// Issue a device's certificate: devices/IMEI.pem and devices/IMEI.key
     Device(DeviceArguments),
+    /// Issue the certificates of many devices, whose IMEIs stand in a CSV file
+    #[command(after_help = DEVICES)]
+    Devices(DevicesArguments),
     /// Revoke certificates, and write the revocation list that says so
     Revoke(RevokeArguments),
     /// Write the revocation list ca.crl anew, before the last one is due
@@ -78,6 +81,19 @@ pub(crate) struct DeviceArguments {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct DevicesArguments {
+    /// A table with a device in each line: its IMEI in the column `imei`, or in the first when no column has a name
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: PathBuf,
+    /// Where certificates and keys go, as IMEI.pem and IMEI.key [default: devices in the CA's folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
+    /// For how many days they are valid
+    #[arg(long, default_value_t = 3650, value_parser = days())]
+    pub(crate) days: u32,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct KeyArguments {
     /// Certify the key in this PEM file instead of making one: a certificate request, a certificate (an older one
     /// whose key is to be kept) or a public key
@@ -89,11 +105,12 @@ pub(crate) struct KeyArguments {
 #[command(
     after_help = "Examples:\n  moorline-certs revoke --dir fleet --imei 869731052403821 --reason keyCompromise\n  \
     moorline-certs revoke --dir fleet old/869731052403821.pem\n  \
-    moorline-certs revoke --dir fleet --serial 5F1C0A7E33B2"
+    moorline-certs revoke --dir fleet --serial 5F1C0A7E33B2\n  \
+    moorline-certs revoke --dir fleet --csv stolen.csv --reason keyCompromise"
 )]
 pub(crate) struct RevokeArguments {
     /// Certificates of this CA, in PEM files, issued here or elsewhere
-    #[arg(value_name = "FILE", required_unless_present_any = ["imei", "serial"])]
+    #[arg(value_name = "FILE", required_unless_present_any = ["imei", "serial", "csv"])]
     pub(crate) certificates: Vec<PathBuf>,
     /// All certificates in force of the device with this IMEI
     #[arg(long)]
@@ -101,6 +118,9 @@ pub(crate) struct RevokeArguments {
     /// The certificate with this serial number, in hexadecimal
     #[arg(long, value_name = "NUMBER")]
     pub(crate) serial: Vec<Serial>,
+    /// All certificates in force of the devices in this table, as for `devices`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["certificates", "imei", "serial"])]
+    pub(crate) csv: Option<PathBuf>,
     /// Revoke serial numbers too that index.txt does not list
     #[arg(long, requires = "serial")]
     pub(crate) unlisted: bool,
@@ -123,6 +143,13 @@ fn reason() -> impl clap::builder::TypedValueParser<Value = Reason> {
 
 /// An expired list is used and warned about, so a quarter leaves time to act.
 const LIST_DAYS: u32 = 90;
+
+const DEVICES: &str = "\
+Example:
+  moorline-certs devices --dir fleet --csv imeis.csv --out to-the-factory
+
+All lines are looked at before the first key is made. It may be broken off at any time: what is there is whole, and the
+same command goes on from there.";
 
 const EXAMPLE: &str = "\
 Example, from nothing to a device:

@@ -16,6 +16,24 @@ pub(crate) fn create_key(file: &Path, pem: &str) -> io::Result<()> {
     written
 }
 
+/// As [`create_key`], but so that there is no moment at which a part of it is there: it is written as `unplaced` first.
+pub(crate) fn place_key(file: &Path, unplaced: &Path, pem: &str) -> io::Result<()> {
+    // A run that was killed may have left it.
+    match fs::remove_file(unplaced) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    create_key(unplaced, pem)?;
+    // Other than a rename, a link never takes the place of anything.
+    let placed = fs::hard_link(unplaced, file);
+    fs::remove_file(unplaced).and(placed)
+}
+
+/// Has what was placed in a directory outlive a power cut.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
 /// Puts `text` in the place of `file`, readable by all, in one step.
 pub(crate) fn replace(file: &Path, text: &str) -> io::Result<()> {
     let unfinished = file.with_extension("new");
@@ -26,7 +44,7 @@ pub(crate) fn replace(file: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-fn write_synced(file: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_synced(file: &Path, text: &str) -> io::Result<()> {
     let mut open = File::create(file)?;
     open.write_all(text.as_bytes())?;
     open.set_permissions(Permissions::from_mode(0o644))?;

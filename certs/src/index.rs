@@ -10,6 +10,7 @@ use moorline_protocol::Imei;
 use time::{Date, Month, OffsetDateTime, Time};
 
 use crate::authority::Revoked;
+use crate::reason::Reason;
 use crate::serial::Serial;
 
 /// All lines.
@@ -59,9 +60,10 @@ impl Entry {
         Some(Revoked { serial: self.serial.clone(), at: revocation.at, reason })
     }
 
-    fn names(&self, imei: Imei) -> bool {
-        let name = format!("CN={imei}");
-        self.subject.split(['/', ',']).any(|part| part.trim() == name)
+    /// The IMEI that it names, where it is a device's.
+    pub(crate) fn imei(&self) -> Option<Imei> {
+        let mut parts = self.subject.split(['/', ',']);
+        parts.find_map(|part| part.trim().strip_prefix("CN=")?.parse().ok())
     }
 }
 
@@ -84,7 +86,23 @@ impl Index {
 
     /// The certificates that name this IMEI, revoked ones too.
     pub(crate) fn of_imei(&self, imei: Imei) -> impl Iterator<Item = &Entry> {
-        self.0.iter().filter(move |entry| entry.names(imei))
+        self.iter().filter(move |entry| entry.imei() == Some(imei))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter()
+    }
+
+    /// Revokes those in force that are `wanted`, and says how many there were.
+    pub(crate) fn revoke_where(
+        &mut self,
+        at: OffsetDateTime,
+        reason: Option<Reason>,
+        wanted: impl Fn(&Entry) -> bool,
+    ) -> usize {
+        let in_force = self.0.iter_mut().filter(|entry| entry.revocation.is_none() && wanted(entry));
+        let reason = reason.map(|reason| reason.to_string());
+        in_force.map(|entry| entry.revocation = Some(Revocation { at, reason: reason.clone() })).count()
     }
 
     /// Marks one as revoked, which it stays since it first was. Says whether it is there.
@@ -229,7 +247,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::reason::Reason;
 
     /// Made by `openssl ca` 3.0, with a certificate of each kind.
     const BY_OPENSSL: &str = "V\t361122101500Z\t\t4F01\tunknown\t/CN=869731052403821\n\

@@ -99,10 +99,7 @@ impl Folder {
         sign: impl FnOnce(&Authority, &PublicKey, Serial) -> Result<Issued, AuthorityError>,
     ) -> Result<Written, FolderError> {
         let certificate = self.file(&format!("{stem}.pem"));
-        let authority = self.authority()?;
-        if authority.not_after() <= now {
-            return Err(FolderError::AuthorityExpired(self.file("ca.pem"), authority.not_after()));
-        }
+        let authority = self.authority_in_force(now)?;
         let (public, key) = match given {
             Some(public) => (public, None),
             None => {
@@ -130,6 +127,14 @@ impl Folder {
         Ok(Written { certificate, key, serial: issued.serial, validity: issued.validity })
     }
 
+    pub(crate) fn authority_in_force(&self, now: OffsetDateTime) -> Result<Authority, FolderError> {
+        let authority = self.authority()?;
+        if authority.not_after() <= now {
+            return Err(FolderError::AuthorityExpired(self.file("ca.pem"), authority.not_after()));
+        }
+        Ok(authority)
+    }
+
     fn unused_serial(&self) -> Result<Serial, FolderError> {
         let index = self.index()?;
         loop {
@@ -141,11 +146,20 @@ impl Folder {
     }
 
     fn append_entry(&self, entry: &Entry) -> Result<(), FolderError> {
+        self.end_last_line()?;
+        self.append_line(entry)
+    }
+
+    /// A line of the index that an editor left without its end must not run into the next one.
+    pub(crate) fn end_last_line(&self) -> Result<(), FolderError> {
         let file = self.file("index.txt");
-        // A line that an editor left without its end must not run into the new one.
         let unended = read_if_there(&file)?.is_some_and(|text| !text.is_empty() && !text.ends_with('\n'));
-        let before = if unended { "\n" } else { "" };
-        files::append(&file, &format!("{before}{entry}\n")).map_err(failed("write", &file))
+        if unended { files::append(&file, "\n").map_err(failed("write", &file)) } else { Ok(()) }
+    }
+
+    pub(crate) fn append_line(&self, entry: &Entry) -> Result<(), FolderError> {
+        let file = self.file("index.txt");
+        files::append(&file, &format!("{entry}\n")).map_err(failed("write", &file))
     }
 
     fn write_key(&self, file: &Path, pem: &str) -> Result<(), FolderError> {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod authority;
+mod bulk;
 mod files;
 mod folder;
 mod index;
@@ -16,9 +17,11 @@ mod names;
 mod reason;
 mod revoke;
 mod serial;
+mod table;
 mod validity;
 
 pub use authority::{Authority, AuthorityError, Issued, Revoked};
+pub use bulk::{BulkError, Issue};
 pub use folder::{Folder, FolderError};
 pub use index::{IndexError, IndexFault};
 pub use issue::Written;
@@ -27,4 +30,5 @@ pub use names::ServerNames;
 pub use reason::{Reason, UnknownReason};
 pub use revoke::{List, Revocation, Target};
 pub use serial::{Serial, SerialError};
+pub use table::{BadLine, Row, read_table};
 pub use validity::Validity;

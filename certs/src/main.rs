@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod progress;
 mod report;
 
 use std::io::Write as _;
@@ -11,10 +12,15 @@ use std::process::ExitCode;
 use std::{fs, io};
 
 use clap::Parser as _;
-use moorline_certs::{AuthorityError, Folder, FolderError, PublicKey, ServerNames, Target};
+use moorline_certs::{
+    AuthorityError, BulkError, Folder, FolderError, PublicKey, Row, ServerNames, Target, read_table,
+};
 use time::OffsetDateTime;
 
-use arguments::{Arguments, Command, DeviceArguments, KeyArguments, RevokeArguments, ServerArguments};
+use arguments::{
+    Arguments, Command, DeviceArguments, DevicesArguments, KeyArguments, RevokeArguments, ServerArguments,
+};
+use progress::Bar;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -41,6 +47,7 @@ fn run(arguments: &Arguments, now: OffsetDateTime) -> Result<String, String> {
         }
         Command::Server(server) => issue_server(dir, server, now),
         Command::Device(device) => issue_device(dir, device, now),
+        Command::Devices(devices) => issue_devices(dir, devices, now),
         Command::Revoke(revoke) => revoke_and_list(dir, revoke, now),
         Command::Crl { days } => {
             let list = Folder::open(dir).and_then(|folder| folder.write_list(now, *days));
@@ -65,7 +72,43 @@ fn issue_device(dir: &Path, arguments: &DeviceArguments, now: OffsetDateTime) ->
     Ok(report::device(arguments.imei, &written))
 }
 
+fn issue_devices(dir: &Path, arguments: &DevicesArguments, now: OffsetDateTime) -> Result<String, String> {
+    let rows = read_rows(&arguments.csv)?;
+    let folder = Folder::open(dir).map_err(text)?;
+    let mut bar = Bar::new(rows.len());
+    let issue =
+        folder.issue_devices(&rows, arguments.out.as_deref(), (now, arguments.days), |done| bar.show(done));
+    bar.end();
+    issue.map(|issue| report::devices(&issue)).map_err(|error| in_table(&arguments.csv, error))
+}
+
+/// The table's rows; all that is wrong with it in one text.
+fn read_rows(csv: &Path) -> Result<Vec<Row>, String> {
+    let bytes = fs::read(csv).map_err(|error| format!("cannot read {}: {error}", csv.display()))?;
+    match read_table(&bytes) {
+        Ok(rows) if rows.is_empty() => Err(format!("{}: there is no IMEI in it", csv.display())),
+        Ok(rows) => Ok(rows),
+        Err(bad) => Err(in_table(csv, BulkError::Lines(bad))),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
+fn in_table(csv: &Path, error: BulkError) -> String {
+    match &error {
+        BulkError::Lines(lines) => report::bad_lines(csv, lines, &error),
+        BulkError::Folder(_) | BulkError::Stopped { .. } => error.to_string(),
+    }
+}
+
 fn revoke_and_list(dir: &Path, arguments: &RevokeArguments, now: OffsetDateTime) -> Result<String, String> {
+    if let Some(csv) = &arguments.csv {
+        let rows = read_rows(csv)?;
+        let folder = Folder::open(dir).map_err(text)?;
+        let revoked =
+            folder.revoke_devices(&rows, arguments.reason, now).map_err(|error| in_table(csv, error))?;
+        let list = folder.write_list(now, arguments.days).map_err(text)?;
+        return Ok(report::revoked_devices(rows.len(), revoked) + &report::list(dir, &list));
+    }
     let files = arguments.certificates.iter().cloned().map(Target::Certificate);
     let imeis = arguments.imei.iter().copied().map(Target::Imei);
     let unlisted = arguments.unlisted;

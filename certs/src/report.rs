@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use moorline_certs::{List, Revocation, Written};
+use moorline_certs::{BadLine, BulkError, Issue, List, Revocation, Written};
 use moorline_protocol::Imei;
 
 /// After `ca`.
@@ -47,6 +47,37 @@ pub(crate) fn device(imei: Imei, written: &Written) -> String {
     text + "  systemctl reload moorline-agent\n"
 }
 
+/// After `devices`.
+pub(crate) fn devices(issue: &Issue) -> String {
+    let Issue { issued, before, out } = issue;
+    format!(
+        "Made {issued} certificates, {before} were there already: {out}/IMEI.pem and IMEI.key.\n\
+         Next, on each device:\n  \
+         IMEI.pem goes to /etc/moorline/device.pem ([identity] certificate)\n  \
+         IMEI.key goes to /etc/moorline/device.key ([identity] key), readable by the service alone\n  \
+         then delete the key here: nobody but the device needs it\n",
+        out = out.display()
+    )
+}
+
+/// Before what is to be said of the list, after `revoke --csv`.
+pub(crate) fn revoked_devices(devices: usize, certificates: usize) -> String {
+    format!("Revoked {certificates} certificates of {devices} devices; what was revoked before stays so.\n")
+}
+
+/// Lines of a table that are wrong; more of them are counted.
+pub(crate) fn bad_lines(csv: &Path, lines: &[BadLine], error: &BulkError) -> String {
+    const SHOWN: usize = 100;
+    let mut text = format!("{}: {error}:", csv.display());
+    for line in lines.iter().take(SHOWN) {
+        let _ = write!(text, "\n  {line}");
+    }
+    if lines.len() > SHOWN {
+        let _ = write!(text, "\n  and {} more", lines.len() - SHOWN);
+    }
+    text
+}
+
 /// After `revoke`, before what is to be said of the list.
 pub(crate) fn revocations(revocations: &[Revocation]) -> String {
     revocations.iter().fold(String::new(), |text, revocation| match revocation.before {
@@ -61,8 +92,7 @@ pub(crate) fn list(dir: &Path, list: &List) -> String {
     format!(
         "Wrote revocation list {number} to {file}: {revoked} {many}, next one due {due}.\n\
          Next, on the server:\n  \
-         {file} goes to /etc/moorline/ca.crl ([tls] crl)\n  \
-         systemctl reload moorline-server\n\
+         {file} goes to /etc/moorline/ca.crl ([tls] crl), and is in force within five seconds\n\
          Before {due}:\n  \
          moorline-certs crl --dir {dir}\n",
         number = list.number,

@@ -48,7 +48,10 @@ fn program_way_works_as_written() -> Result<(), Failure> {
     fleet.check_key("devices/015184008301272.pem", "../device.key")?;
     fleet.check_leaf("server.pem", None)?;
     fleet.check_server("server.pem")?;
-    assert_eq!(fleet.list_number()?, 3);
+    assert_eq!(fleet.list_number()?, 4);
+    let of_table = "../to-the-factory/990016259811154.pem";
+    fleet.check_key(of_table, "../to-the-factory/990016259811154.key")?;
+    assert_eq!(fleet.judge(of_table)?, Err(CertificateError::Revoked));
     assert_eq!(fleet.judge("devices/869731052403821.pem")?, Ok(()));
     assert_eq!(fleet.judge("devices/015184008301272.pem")?, Err(CertificateError::Revoked));
     Ok(())
