@@ -136,6 +136,8 @@ impl Folder {
         serials: &mut HashSet<Serial>,
     ) -> Result<(), FolderError> {
         let files = Files::of(out, imei);
+        // A run that was killed right after it had placed the key left the key's other name.
+        files::remove_if_there(&files.unplaced_key).map_err(failed("remove", &files.unplaced_key))?;
         let public = match found {
             Found::Whole | Found::Unplaced => None,
             Found::Key(public) => Some(public.clone()),

@@ -19,14 +19,18 @@ pub(crate) fn create_key(file: &Path, pem: &str) -> io::Result<()> {
 /// As [`create_key`], but so that there is no moment at which a part of it is there: it is written as `unplaced` first.
 pub(crate) fn place_key(file: &Path, unplaced: &Path, pem: &str) -> io::Result<()> {
     // A run that was killed may have left it.
-    match fs::remove_file(unplaced) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_if_there(unplaced)?;
     create_key(unplaced, pem)?;
     // Other than a rename, a link never takes the place of anything.
     let placed = fs::hard_link(unplaced, file);
     fs::remove_file(unplaced).and(placed)
+}
+
+pub(crate) fn remove_if_there(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Has what was placed in a directory outlive a power cut.

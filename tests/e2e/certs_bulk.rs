@@ -282,8 +282,9 @@ fn each_half_done_device_is_finished() -> Result<(), Failure> {
     let [unplaced, uncertified, unlisted, half_a_key] = &all[..] else { unreachable!("there are four") };
     // Killed before the last step.
     fs::rename(file(unplaced, "pem"), file(unplaced, "pem.new"))?;
-    // Killed before the certificate.
+    // Killed before the certificate, right after the key got its name.
     fs::remove_file(file(uncertified, "pem"))?;
+    fs::hard_link(file(uncertified, "key"), file(uncertified, "key.new"))?;
     // Killed between the certificate and the index's line.
     fs::rename(file(unlisted, "pem"), file(unlisted, "pem.new"))?;
     // Killed within the key.
