@@ -5,6 +5,7 @@
 //! foreign web page cannot have, and takes no orders from one (see `guard`). It asks the store on blocking threads, never on
 //! those that serve devices.
 
+mod backup;
 mod change;
 mod connections;
 mod devices;
@@ -51,6 +52,8 @@ pub struct Operators {
     pub readiness: Arc<Readiness>,
     /// Held by whoever changes something.
     pub changes: Arc<Mutex<()>>,
+    /// Held by whoever takes a backup.
+    pub backup: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Serves operators until `shutdown`, then lets answers in progress finish for a moment.
@@ -69,6 +72,7 @@ fn router(operators: Operators) -> Router {
             get(devices::list).post(import::add).layer(DefaultBodyLimit::max(import::MAX_BODY)),
         )
         .route("/api/devices/{imei}", get(devices::one))
+        .route("/api/backup", post(backup::make))
         .route("/api/fleet", get(history::fleet))
         .route("/api/devices/{imei}/history", get(history::device))
         .route("/api/devices/{imei}/state", put(standing::set))

@@ -216,6 +216,7 @@ fn serve_operators(
         metrics: Arc::clone(&link.metrics),
         readiness: Arc::clone(readiness),
         changes: Arc::default(),
+        backup: Arc::default(),
     };
     let (sender, dropped) = oneshot::channel::<()>();
     tokio::spawn(admin::serve(port, operators, async {

@@ -1,6 +1,7 @@
 //! The operator's tool: asks a running server through its HTTP and shows the answer, as a table to people and as JSON lines
 //! to programs. It knows the API alone, nothing of the server's inside.
 
+mod backup;
 mod client;
 mod events;
 mod failure;
@@ -10,6 +11,7 @@ mod table;
 mod times;
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use moorline_protocol::Imei;
@@ -56,6 +58,11 @@ enum Command {
     },
     /// Bounds the longest silence that one device is granted, instead of the fleet's bounds
     Heartbeat(Heartbeat),
+    /// Takes a backup of the fleet's database while the server runs; moorline-server restore puts it back
+    Backup {
+        /// Where to: a file that is not there yet
+        file: PathBuf,
+    },
     /// Shows what happened, the newest last
     Events(Events),
 }
@@ -126,6 +133,7 @@ pub fn run(arguments: &Arguments, server: Option<&str>, out: &mut impl Write) ->
         Command::Devices(wanted) => list_devices(&client, wanted, arguments.json, out),
         Command::Device { imei } => show_device(&client, *imei, arguments.json, out),
         Command::Heartbeat(wanted) => heartbeat::set(&client, wanted, arguments.json, out),
+        Command::Backup { file } => backup::make(&client, file, out),
         Command::Events(wanted) => events::show(&client, wanted, arguments.json, out),
     }
 }

@@ -2,14 +2,16 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use moorline_server::app::{App, Failure};
+use moorline_server::clock;
 use moorline_server::config::{self, Config};
 use moorline_server::log;
 use moorline_server::metrics::Metrics;
+use moorline_server::store;
 use tracing::error;
 
 /// EX_CONFIG of sysexits.h.
@@ -30,6 +32,11 @@ struct Arguments {
 enum Command {
     /// Checks the configuration, the files and keys it names, and says what the server would do.
     Check,
+    /// Puts a backup in the place of the fleet's database, which is kept under another name. The server has to be stopped.
+    Restore {
+        /// The backup, as moorlinectl backup makes it.
+        backup: PathBuf,
+    },
 }
 
 /// What the environment says.
@@ -65,6 +72,7 @@ fn main() -> ExitCode {
     let environment = Environment::read();
     match arguments.command {
         Some(Command::Check) => check(&arguments, &environment),
+        Some(Command::Restore { ref backup }) => restore(backup, &arguments, &environment),
         None => serve(&arguments, environment),
     }
 }
@@ -81,6 +89,29 @@ fn check(arguments: &Arguments, environment: &Environment) -> ExitCode {
         Err(mistakes) => {
             eprintln!("{mistakes}");
             ExitCode::from(WRONG_CONFIGURATION)
+        }
+    }
+}
+
+fn restore(backup: &Path, arguments: &Arguments, environment: &Environment) -> ExitCode {
+    let config = match Config::read(&arguments.config, environment.credentials.as_deref()) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return ExitCode::from(WRONG_CONFIGURATION);
+        }
+    };
+    match store::restore(backup, &config.store, clock::now()) {
+        Ok(before) => {
+            println!("{} holds now what {} holds", config.store.display(), backup.display());
+            if let Some(before) = before {
+                println!("what it held before is in {}", before.display());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(fault) => {
+            eprintln!("nothing was restored: {fault}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -7,6 +7,7 @@
 //! The registry holds the truth and never waits: it puts rows and events into a [`Queue`], and the [`Writer`] brings them
 //! to the [`Store`]. Devices are read once, at the start; events are read by the API, on a connection of its own.
 
+mod backup;
 mod history;
 mod memory;
 mod queue;
@@ -21,10 +22,14 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use moorline_protocol::Imei;
 
+use crate::clock::Now;
+
+pub use backup::restore;
 pub use history::{Hour, Report, SLOT_MS, Slot, Span};
 pub use memory::Memory;
 pub use queue::{Batch, MAX_EVENTS, MAX_REFUSALS, Queue};
@@ -69,6 +74,13 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The store cannot be written; it holds what it held before, of all of them.
     fn keep(&self, settings: &[(Imei, Settings)]) -> Result<(), StoreError>;
+
+    /// Makes a file that holds all of it, as it is at one moment, and gives it to the caller: [`restore`] takes it. It never
+    /// waits for [`Self::apply`], and is not waited for.
+    ///
+    /// # Errors
+    /// The disk does not take it, or this store is none that files can be made of.
+    fn backup(&self, now: Now) -> Result<PathBuf, StoreError>;
 
     /// Events in the order of their ids. It never waits for [`Self::apply`].
     ///

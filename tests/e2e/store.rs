@@ -2,8 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use moorline_testbed::failure::Failure;
 use moorline_testbed::http::Operators;
 use moorline_testbed::left_out::left_out;
 use moorline_testbed::process::{PATIENCE, Program};
-use moorline_testbed::rig::{IMEI, Rig};
+use moorline_testbed::programs::program;
+use moorline_testbed::rig::{IMEI, Rig, Server};
 use serde_json::Value;
 
 /// What `kill -9` may cost at most.
@@ -202,4 +203,62 @@ fn not_ready(operators: Operators) -> Result<(u16, String), Failure> {
         ureq::get(operators.url("/readyz")).config().http_status_as_error(false).build().call()?;
     let text = answer.body_mut().read_to_string()?;
     Ok((answer.status().as_u16(), text))
+}
+
+fn backup(server: &Server, file: &Path) -> Result<Output, Failure> {
+    let mut command = Command::new(program("moorlinectl")?);
+    command.env_clear().env("MOORLINE_SERVER", server.operators().url("")).arg("backup").arg(file);
+    Ok(command.output()?)
+}
+
+/// While a device is online; then the file is lost, the server refuses to begin on what is left, and takes the backup.
+#[test]
+fn lost_fleet_is_restored_from_a_backup() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let file = rig.folder().join("fleet.db");
+    let mut server = rig.server()?.set("store.path", file.display()).start()?;
+    let mut agent = rig.agent(server.devices(), IMEI)?.start()?;
+    server.operators().wait_events(IMEI, &["online"])?;
+    let copy = rig.folder().join("monday.db");
+    let taken = backup(&server, &copy)?;
+    assert_eq!((taken.status.code(), String::from_utf8_lossy(&taken.stderr).as_ref()), (Some(0), ""));
+    assert!(String::from_utf8(taken.stdout)?.contains("monday.db: "));
+    // What is there is written over by nobody.
+    let again = backup(&server, &copy)?;
+    let said = String::from_utf8(again.stderr)?;
+    assert!(again.status.code() == Some(1) && said.contains("monday.db is there already"), "{said}");
+
+    let running = restore(&server, &copy)?;
+    let said = String::from_utf8(running.stderr)?;
+    assert!(
+        running.status.code() == Some(1) && said.contains("a server has it open: stop it first"),
+        "{said}"
+    );
+    agent.stop()?;
+    server.stop()?;
+    let whole = fs::read(&file)?;
+    fs::write(&file, &whole[..whole.len() / 2])?;
+    let damaged = fs::read(&file)?;
+    let refusal = server.start_again().map(drop).map_err(|failure| failure.to_string());
+    assert!(refusal.as_ref().is_err_and(|said| said.contains("the database is damaged")), "{refusal:?}");
+    assert_eq!(fs::read(&file)?, damaged);
+
+    let restored = restore(&server, &copy)?;
+    let said = String::from_utf8(restored.stdout)?;
+    assert!(restored.status.success() && said.contains("what it held before is in "), "{said}");
+    server.start_again()?;
+    let device = server.operators().device(IMEI)?;
+    assert_eq!((&device["imei"], &device["online"]), (&IMEI.into(), &false.into()));
+    Ok(())
+}
+
+fn restore(server: &Server, backup: &Path) -> Result<Output, Failure> {
+    let mut command = Command::new(program("moorline-server")?);
+    Ok(command
+        .env_clear()
+        .arg("-c")
+        .arg(server.folder().join("config.toml"))
+        .arg("restore")
+        .arg(backup)
+        .output()?)
 }

@@ -63,6 +63,7 @@ fn read_bound(name: &str, wanted: Option<i64>) -> Result<Option<NonZeroU32>, Pro
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::path::PathBuf;
     use std::sync::Arc;
 
     use moorline_protocol::Imei;
@@ -72,6 +73,7 @@ mod tests {
     use super::super::change::MAX_BODY;
     use super::super::rig::Rig;
     use super::*;
+    use crate::clock::{self, Now};
     use crate::store::samples::imei;
     use crate::store::{
         Batch, EventPage, EventQuery, Fleet, Hour, Memory, Retention, Slot, Sqlite, Store, StoreError,
@@ -115,7 +117,9 @@ mod tests {
     #[test]
     fn what_was_answered_is_in_the_store() {
         let folder = tempfile::tempdir().unwrap();
-        let file = Arc::new(Sqlite::open(&folder.path().join("fleet.db"), Retention::default()).unwrap());
+        let file = Arc::new(
+            Sqlite::open(&folder.path().join("fleet.db"), Retention::default(), clock::now()).unwrap(),
+        );
         let rig = Rig::over(Arc::<Sqlite>::clone(&file), Some(folder));
         for (body, kept) in [(r#"{"max_s": 300}"#, NonZeroU32::new(300)), ("{}", None)] {
             assert_eq!(put(&rig, body).0, 200);
@@ -228,6 +232,10 @@ mod tests {
 
         fn keep(&self, _: &[(Imei, Settings)]) -> Result<(), StoreError> {
             Err(StoreError::Failed("the disk is full".to_owned()))
+        }
+
+        fn backup(&self, now: Now) -> Result<PathBuf, StoreError> {
+            self.0.backup(now)
         }
 
         fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {

@@ -48,6 +48,7 @@ impl Rig {
             metrics,
             readiness: Arc::default(),
             changes: Arc::default(),
+            backup: Arc::default(),
         };
         operators.readiness.set_accepting(true);
         Self::serve(operators, folder)
@@ -75,7 +76,7 @@ impl Rig {
 
     pub(crate) fn both() -> [Self; 2] {
         let folder = tempfile::tempdir().unwrap();
-        let file = Sqlite::open(&folder.path().join("fleet.db"), Retention::default()).unwrap();
+        let file = Sqlite::open(&folder.path().join("fleet.db"), Retention::default(), clock::now()).unwrap();
         [Self::memory(), Self::over(Arc::new(file), Some(folder))]
     }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Operators;
 use super::rig::Rig;
+use crate::clock;
 use crate::store::samples::{event, imei};
 use crate::store::{Kind, Queue, Retention, Sqlite, Store, Writer};
 
@@ -188,7 +189,8 @@ fn readiness_follows_port_and_store() {
 #[test]
 fn store_that_cannot_be_written_is_not_ready() {
     let folder = tempfile::tempdir().unwrap();
-    let file = Arc::new(Sqlite::open(&folder.path().join("fleet.db"), Retention::default()).unwrap());
+    let file =
+        Arc::new(Sqlite::open(&folder.path().join("fleet.db"), Retention::default(), clock::now()).unwrap());
     let store: Arc<dyn Store> = Arc::<Sqlite>::clone(&file);
     let rig = Rig::over(Arc::clone(&store), Some(folder));
     file.limit_pages(1);

@@ -24,7 +24,8 @@ impl Fleet {
         let no_store = |fault: &dyn std::fmt::Display| {
             Failure::Start(format!("{}: store.path: {fault}", config.file.display()))
         };
-        let store = Sqlite::open(&config.store, config.retention).map_err(|fault| no_store(&fault))?;
+        let store =
+            Sqlite::open(&config.store, config.retention, clock::now()).map_err(|fault| no_store(&fault))?;
         let known = store.load().map_err(|fault| no_store(&fault))?;
         info!("{} devices known in {}", known.devices.len(), config.store.display());
         let (store, queue): (Arc<dyn Store>, _) = (Arc::new(store), Arc::new(Queue::new()));

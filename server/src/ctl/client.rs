@@ -1,6 +1,7 @@
 //! The server's HTTP, from outside.
 
 use std::fmt::{Display, Write as _};
+use std::io::Read;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,6 +12,9 @@ use super::failure::Failure;
 
 /// The server is near and answers from memory; what takes longer does not come.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A large fleet is copied on the server's disk first.
+const BACKUP_BEGINS: Duration = Duration::from_secs(600);
 
 /// A server that can be asked.
 #[derive(Debug)]
@@ -83,6 +87,23 @@ impl Client {
     /// The same, for a change back.
     pub(super) fn delete(&self, path: &str) -> Result<Value, Failure> {
         self.answer(self.agent.delete(self.url(path)).call())
+    }
+
+    /// The fleet's database, and how long it is.
+    pub(super) fn backup(&self) -> Result<(Option<u64>, impl Read + use<>), Failure> {
+        // It takes as long as it takes; only the beginning of the answer has a deadline.
+        let request = self.agent.post(self.url("/api/backup")).config().timeout_global(None);
+        let response = request.timeout_recv_response(Some(BACKUP_BEGINS)).build().send_empty();
+        match response {
+            Ok(response) if response.status() == 200 => {
+                let body = response.into_body();
+                Ok((body.content_length(), body.into_reader()))
+            }
+            other => match self.answer(other) {
+                Err(failure) => Err(failure),
+                Ok(_) => Err(self.stranger()),
+            },
+        }
     }
 
     fn url(&self, path: &str) -> String {

@@ -14,6 +14,8 @@ pub enum Failure {
     Answer(String),
     /// There is no such device.
     NotFound(String),
+    /// A file on this side cannot be used.
+    File(String),
     /// The answer cannot be written.
     Output(io::Error),
 }
@@ -29,7 +31,7 @@ impl Failure {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Unreachable(_) | Self::Answer(_) | Self::Output(_) => 1,
+            Self::Unreachable(_) | Self::Answer(_) | Self::File(_) | Self::Output(_) => 1,
             Self::Address(_) => 2,
             Self::NotFound(_) => 3,
         }
@@ -39,9 +41,11 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(text) | Self::Unreachable(text) | Self::Answer(text) | Self::NotFound(text) => {
-                f.write_str(text)
-            }
+            Self::Address(text)
+            | Self::Unreachable(text)
+            | Self::Answer(text)
+            | Self::NotFound(text)
+            | Self::File(text) => f.write_str(text),
             Self::Output(fault) => write!(f, "the answer cannot be written: {fault}"),
         }
     }

@@ -1,9 +1,12 @@
 //! The store in memory: for tests, and wherever a fleet need not outlive its server.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use moorline_protocol::Imei;
+
+use crate::clock::Now;
 
 use super::{
     Batch, Device, EventPage, EventQuery, Fleet, Hour, Report, Retention, Settings, Slot, Store, StoreError,
@@ -72,6 +75,10 @@ impl Store for Memory {
     fn keep(&self, settings: &[(Imei, Settings)]) -> Result<(), StoreError> {
         self.lock().keep(settings);
         Ok(())
+    }
+
+    fn backup(&self, _: Now) -> Result<PathBuf, StoreError> {
+        Err(StoreError::Failed("a fleet that is kept in memory has no backup".to_owned()))
     }
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {

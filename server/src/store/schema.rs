@@ -1,6 +1,6 @@
 //! The database's versions: which file this program can use, and how an older one becomes the newest.
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::Connection;
 
 /// `moor`, so that the database of another program is told from an empty one.
 const APPLICATION_ID: i32 = 0x6d6f_6f72;
@@ -44,9 +44,18 @@ pub(super) fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(),
     Ok(transaction.commit()?)
 }
 
-fn version(transaction: &Transaction<'_>) -> Result<usize, SchemaError> {
-    let number = |name| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
+/// The version of a file, which is not changed; 0 when there is nothing in it.
+pub(super) fn version_of(connection: &Connection) -> Result<usize, SchemaError> {
+    let found = version(connection)?;
+    if found > STEPS.len() {
+        return Err(SchemaError::Newer { found, known: STEPS.len() });
+    }
+    Ok(found)
+}
+
+fn version(connection: &Connection) -> Result<usize, SchemaError> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
     if tables == 0 {
         return Ok(0);
     }

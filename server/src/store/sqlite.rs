@@ -14,13 +14,17 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 
 use moorline_protocol::Imei;
+use tracing::info;
 
 use super::rows::{self, Text};
 use super::schema::{self, STEPS, SchemaError};
-use super::{Batch, EventPage, EventQuery, Fleet, Hour, Retention, Settings, Slot, Store, StoreError};
+use super::{
+    Batch, EventPage, EventQuery, Fleet, Hour, Retention, Settings, Slot, Store, StoreError, backup,
+};
+use crate::clock::Now;
 
 /// Another program that looks into the file may hold it for a moment.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 /// Keeps one batch short when the retention was lowered by much.
 const MAX_PRUNED: u64 = 16_384;
 
@@ -29,8 +33,9 @@ const MAX_PRUNED: u64 = 16_384;
 pub struct Sqlite {
     path: PathBuf,
     retention: Retention,
-    writer: Mutex<Writing>,
+    /// Closed first: only a connection that may write takes the journal away when it is the last.
     reader: Mutex<Connection>,
+    writer: Mutex<Writing>,
 }
 
 #[derive(Debug)]
@@ -47,26 +52,26 @@ struct Held {
 }
 
 impl Sqlite {
-    /// Opens the file, makes it when there is none, and brings an older one to this version.
+    /// Opens the file, makes it when there is none, and brings an older one to this version, once a copy of it is kept.
     ///
     /// # Errors
     /// The file is of no use, or cannot be opened. It is left as it is.
-    pub fn open(path: &Path, retention: Retention) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, retention: Retention, now: Now) -> Result<Self, StoreError> {
         create_private(path)?;
         let explain = |fault| explain(path, &fault);
         let mut connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(explain)?;
         // Before anything is changed: the journal's mode is part of the file.
         connection.busy_timeout(BUSY).map_err(explain)?;
-        schema::migrate(&mut connection, STEPS).map_err(|fault| explain_schema(path, fault))?;
+        bring_up(&mut connection, path, now)?;
         let held = set_up_writer(&connection).map_err(explain)?;
         let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(explain)?;
         reader.busy_timeout(BUSY).map_err(explain)?;
         Ok(Self {
             path: path.to_owned(),
             retention,
-            writer: Mutex::new(Writing { connection, held }),
             reader: Mutex::new(reader),
+            writer: Mutex::new(Writing { connection, held }),
         })
     }
 
@@ -98,6 +103,10 @@ impl Store for Sqlite {
         keep(&mut self.writer().connection, settings).map_err(|fault| explain(&self.path, &fault))
     }
 
+    fn backup(&self, now: Now) -> Result<PathBuf, StoreError> {
+        backup::keep(&self.path, now)
+    }
+
     fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
         events(&self.reader(), query).map_err(|fault| explain(&self.path, &fault))
     }
@@ -117,6 +126,19 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
     created
         .map(drop)
         .map_err(|fault| StoreError::Failed(format!("{}: cannot be opened: {fault}", path.display())))
+}
+
+/// Brings an older file to this version. One that is damaged is seen before that, and is left as it is.
+fn bring_up(connection: &mut Connection, path: &Path, now: Now) -> Result<(), StoreError> {
+    let found = schema::version_of(connection).map_err(|fault| explain_schema(path, fault))?;
+    if found > 0 {
+        backup::quick_check(connection, path)?;
+    }
+    if (1..STEPS.len()).contains(&found) {
+        let older = backup::keep_older(path, found, now)?;
+        info!("{} is of version {found}: it is kept as {}", path.display(), older.display());
+    }
+    schema::migrate(connection, STEPS).map_err(|fault| explain_schema(path, fault))
 }
 
 fn set_up_writer(connection: &Connection) -> rusqlite::Result<Held> {
@@ -228,7 +250,7 @@ fn events(connection: &Connection, query: &EventQuery) -> rusqlite::Result<Event
     Ok(EventPage { events, newest })
 }
 
-fn explain_schema(path: &Path, fault: SchemaError) -> StoreError {
+pub(super) fn explain_schema(path: &Path, fault: SchemaError) -> StoreError {
     let shown = path.display();
     match fault {
         SchemaError::Sqlite(fault) => explain(path, &fault),
@@ -243,7 +265,7 @@ fn explain_schema(path: &Path, fault: SchemaError) -> StoreError {
 }
 
 /// SQLite's faults in words, with what to do.
-fn explain(path: &Path, fault: &rusqlite::Error) -> StoreError {
+pub(super) fn explain(path: &Path, fault: &rusqlite::Error) -> StoreError {
     let shown = path.display();
     let what_to_do =
         "move it away to begin with an empty fleet, or put a backup in its place; nothing was changed";

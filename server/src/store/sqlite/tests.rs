@@ -7,6 +7,7 @@ use moorline_protocol::Status;
 use tempfile::TempDir;
 
 use super::*;
+use crate::clock;
 use crate::session::Bounds;
 use crate::store::history::HOUR_MS;
 use crate::store::samples::{EVERYTHING, device, event, events, imei};
@@ -24,13 +25,13 @@ impl Folder {
     }
 
     fn open(&self) -> Result<Sqlite, StoreError> {
-        Sqlite::open(&self.file(), Retention::default())
+        Sqlite::open(&self.file(), Retention::default(), clock::now())
     }
 }
 
 fn on_both(retention: Retention, check: impl Fn(&dyn Store)) {
     let folder = Folder::new();
-    check(&Sqlite::open(&folder.file(), retention).unwrap());
+    check(&Sqlite::open(&folder.file(), retention, clock::now()).unwrap());
     check(&Memory::new(retention));
 }
 
@@ -174,8 +175,12 @@ fn reopened_file_goes_on_where_it_was() {
     let folder = Folder::new();
     let batch = Batch { devices: vec![device(1)], next_session_id: Some(9), ..events(&[Kind::Online; 3]) };
     folder.open().unwrap().apply(&batch).unwrap();
-    let again =
-        Sqlite::open(&folder.file(), Retention { sessions: 2, refusals: 0, ..Retention::default() }).unwrap();
+    let again = Sqlite::open(
+        &folder.file(),
+        Retention { sessions: 2, refusals: 0, ..Retention::default() },
+        clock::now(),
+    )
+    .unwrap();
     assert_eq!(again.load().unwrap().next_session_id, 9);
     again.apply(&events(&[Kind::Offline])).unwrap();
     assert_eq!(ids(&again, &EVERYTHING), [3, 4]);
@@ -249,6 +254,16 @@ fn bounds_of_the_second_version_are_still_read() {
     drop(old);
     let fleet = folder.open().unwrap().load().unwrap();
     let bounds = Bounds { min_s: NonZeroU32::new(60), max_s: None };
+    // As it was, it is still there.
+    let kept: Vec<_> = fs::read_dir(folder.0.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().contains("fleet.db.v2-"))
+        .collect();
+    assert_eq!(kept.len(), 1);
+    let count = "SELECT count(*) FROM heartbeat_bounds";
+    let older = Connection::open(&kept[0]).unwrap().query_row(count, (), |row| row.get::<_, i64>(0));
+    assert_eq!(older, Ok(1));
     assert_eq!(fleet.settings[&imei(2)], Settings { revision: 1, bounds, ..Settings::default() });
 }
 
@@ -322,7 +337,7 @@ fn row_that_makes_no_sense_is_named() {
 fn missing_folder_is_named() {
     let folder = Folder::new();
     let missing = folder.0.path().join("missing").join("fleet.db");
-    let refused = Sqlite::open(&missing, Retention::default()).unwrap_err().to_string();
+    let refused = Sqlite::open(&missing, Retention::default(), clock::now()).unwrap_err().to_string();
     let wanted = format!("{}: cannot be opened: No such file", missing.display());
     assert!(refused.starts_with(&wanted), "{refused}");
 }

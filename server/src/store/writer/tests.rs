@@ -1,10 +1,12 @@
 //! The writer over real stores: a file, and one whose disk is full.
 
+use std::path::PathBuf;
 use std::sync::Condvar;
 
 use moorline_protocol::Imei;
 
 use super::*;
+use crate::clock::Now;
 use crate::metrics::Metrics;
 use crate::store::samples::{EVERYTHING, device, event};
 use crate::store::{Batch, EventPage, EventQuery, Fleet, Hour, Kind, Memory, Retention, Settings, Slot};
@@ -64,6 +66,10 @@ impl Store for Disk {
 
     fn keep(&self, settings: &[(Imei, Settings)]) -> Result<(), StoreError> {
         self.store.keep(settings)
+    }
+
+    fn backup(&self, now: Now) -> Result<PathBuf, StoreError> {
+        self.store.backup(now)
     }
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
