@@ -34,6 +34,7 @@ use tokio::net::TcpListener;
 use crate::metrics::{self, Metrics};
 use crate::registry::Registry;
 use crate::store::{Store, Writer};
+pub(crate) use events::EventView;
 pub use health::Readiness;
 use problem::Problem;
 

@@ -30,6 +30,7 @@ use crate::refusals::Refusals;
 use crate::seats::Seats;
 use crate::tls::TlsSource;
 use crate::turns::Turns;
+use crate::webhook::Webhook;
 use fleet::Fleet;
 use systemd::Manager;
 
@@ -72,6 +73,8 @@ pub struct App {
     credentials: Option<PathBuf>,
     link: Arc<Link>,
     fleet: Fleet,
+    /// Ends when it is dropped.
+    _webhook: Option<Webhook>,
     accepting: JoinHandle<()>,
     readiness: Arc<Readiness>,
     /// Dropped to end the operators' side.
@@ -104,6 +107,7 @@ impl App {
         // Before the store, which a second server by mistake must not touch.
         let Ports { devices, operators } = Ports::open(&config)?;
         let fleet = Fleet::open(&config, &metrics)?;
+        let webhook = start_webhook(&config, &fleet, &metrics);
         let handshakes = Arc::new(Capacity::new(config.handshakes.min(cores())));
         let link = Arc::new(Link {
             tls,
@@ -123,7 +127,18 @@ impl App {
         tokio::spawn(certificates::watch(Arc::clone(&link)));
         readiness.set_accepting(true);
         let manager = Manager::from_environment();
-        Ok(Self { config, credentials, link, fleet, accepting, readiness, operators, signals, manager })
+        Ok(Self {
+            config,
+            credentials,
+            link,
+            fleet,
+            _webhook: webhook,
+            accepting,
+            readiness,
+            operators,
+            signals,
+            manager,
+        })
     }
 
     /// Serves until a signal says stop.
@@ -234,6 +249,13 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
         })
     }
+}
+
+/// A webhook that cannot begin is no reason to keep devices out.
+fn start_webhook(config: &Config, fleet: &Fleet, metrics: &Metrics) -> Option<Webhook> {
+    let settings = config.webhook.clone()?;
+    let started = Webhook::start(settings, Arc::clone(&fleet.store), metrics.webhook().clone());
+    started.inspect_err(|text| error!("events are not posted: {text}")).ok()
 }
 
 fn say_policy(config: &Config, capacity: usize) {

@@ -17,6 +17,7 @@ use crate::proxy::Networks;
 use crate::session::{Binding, LEAST, LONGEST, Policy};
 use crate::store::Retention;
 use crate::tls::{self, TlsSettings};
+use crate::webhook::WebhookSettings;
 
 /// Where the configuration is when the command line names none.
 pub const DEFAULT_FILE: &str = "/etc/moorline/server.toml";
@@ -53,6 +54,8 @@ pub struct Config {
     pub store: PathBuf,
     /// How much it keeps.
     pub retention: Retention,
+    /// Where events are posted to, if anywhere.
+    pub webhook: Option<WebhookSettings>,
     /// How the log's lines look.
     pub log: Format,
     /// What is right, and yet worth a warning.
@@ -106,6 +109,7 @@ impl Config {
             ("store.events", self.retention.sessions != newer.retention.sessions),
             ("store.history", self.retention.history != newer.retention.history),
             ("log.format", self.log != newer.log),
+            ("webhook", self.webhook != newer.webhook),
         ];
         changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
     }
@@ -121,20 +125,24 @@ fn read_document(document: &Document, file: &Path, credentials: Option<&Path>) -
     let register =
         root.section("identity").choice("register", &[("open", Register::Open), ("known", Register::Known)]);
     let proxies = read_networks(&listen, "proxy_from");
+    let database = path(&store, "path").unwrap_or_else(|| "/var/lib/moorline-server/fleet.db".into());
+    let webhook = WebhookSettings::read(&root.section("webhook"), credentials, &database);
+    let exposing = webhook.as_ref().and_then(WebhookSettings::warning);
     let log = root.section("log").choice("format", &[("text", Format::Text), ("json", Format::Json)]);
     let operators = address(&listen, "operators").unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 9090).into());
     let config = Config {
         file: file.to_owned(),
         devices: address(&listen, "devices").unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 9089).into()),
-        warnings: exposed(operators).into_iter().chain(everybody(&proxies)).collect(),
+        warnings: exposed(operators).into_iter().chain(everybody(&proxies)).chain(exposing).collect(),
         proxies,
         operators,
         tls: settings,
         handshakes: count(&tls, "handshakes", 1..=1024).unwrap_or_else(cores),
         register: register.unwrap_or(Register::Open),
         policy: read_policy(&root.section("identity"), &root.section("session")),
-        store: path(&store, "path").unwrap_or_else(|| "/var/lib/moorline-server/fleet.db".into()),
         retention: read_retention(&store),
+        store: database,
+        webhook,
         log: log.unwrap_or(Format::Text),
     };
     (config, tls_is_right)

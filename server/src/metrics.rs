@@ -6,6 +6,7 @@
 
 mod certificates;
 mod process;
+mod webhook;
 
 use std::fmt;
 
@@ -19,6 +20,7 @@ use crate::session::Dialect;
 use crate::store::Kind;
 pub use certificates::CertificateMetrics;
 use process::Process;
+pub use webhook::WebhookMetrics;
 
 /// The media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -50,6 +52,7 @@ pub struct Metrics {
     log_lost: Counter,
     certificates: CertificateMetrics,
     store: StoreMetrics,
+    webhook: WebhookMetrics,
 }
 
 /// The part that the store's writer raises.
@@ -136,6 +139,7 @@ impl Metrics {
             log_lost,
             certificates: CertificateMetrics::default(),
             store: StoreMetrics::new(),
+            webhook: WebhookMetrics::default(),
         };
         // So that a series is there, at zero, before the first of its kind: a rate is reckoned from two values.
         for kind in ["full", "resumed"] {
@@ -206,6 +210,7 @@ impl Metrics {
         );
         self.certificates.name_series(series);
         self.store.name_series(series);
+        self.webhook.name_series(series);
     }
 
     /// A TLS handshake ended well.
@@ -303,6 +308,12 @@ impl Metrics {
     #[must_use]
     pub const fn store(&self) -> &StoreMetrics {
         &self.store
+    }
+
+    /// The webhook's part.
+    #[must_use]
+    pub const fn webhook(&self) -> &WebhookMetrics {
+        &self.webhook
     }
 
     /// Everything in Prometheus's text format.

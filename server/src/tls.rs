@@ -26,6 +26,7 @@ use crate::session::Dialect;
 pub use lists::Revoked;
 use material::Material;
 pub use material::TlsSettings;
+pub(crate) use material::certificates;
 use pump::Trusted;
 pub use pump::{Progress, Tls};
 pub use refusal::Refusal;

@@ -25,6 +25,7 @@ pub mod pair;
 pub mod process;
 pub mod programs;
 pub mod promtool;
+pub mod receiver;
 pub mod relay;
 pub mod rig;
 pub mod scene;

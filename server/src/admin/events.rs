@@ -24,7 +24,7 @@ pub(super) struct EventList {
 }
 
 #[derive(Serialize)]
-struct EventView {
+pub(crate) struct EventView {
     id: i64,
     at: Time,
     imei: Option<String>,

@@ -109,7 +109,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Online,
         Self::Offline,
         Self::Replaced,

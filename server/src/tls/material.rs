@@ -262,7 +262,7 @@ fn key_words(fault: &Error, settings: &TlsSettings) -> String {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Vec<_> = pem(path)?
         .into_iter()
         .filter_map(|item| match item {
