@@ -11,7 +11,6 @@
 
 mod gauge;
 mod period;
-mod size;
 mod snapshot;
 mod traffic;
 mod writes;
@@ -19,10 +18,11 @@ mod writes;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use moorline_config::Size;
+
 pub use gauge::{Gauge, LOOKUP, unanswered};
 pub use period::Level;
 use period::Period;
-pub use size::Size;
 use snapshot::Mark;
 pub use snapshot::Snapshot;
 pub use traffic::{Bytes, Purpose, Tally, Traffic};
@@ -83,7 +83,8 @@ pub enum Bound {
 }
 
 impl Bound {
-    const ALL: [Self; 3] = [Self::Hour, Self::Day, Self::Month];
+    /// In the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Hour, Self::Day, Self::Month];
 }
 
 /// The key that sets it.
@@ -300,6 +301,12 @@ impl Budget {
     #[must_use]
     pub fn level(&self, bound: Bound) -> Level {
         self.period(bound).level()
+    }
+
+    /// How near a person was told last that a bound is.
+    #[must_use]
+    pub const fn told(&self, bound: Bound) -> Level {
+        self.period(bound).told()
     }
 
     /// What is used of a bound, what it is, and how long its period lasts still.

@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use moorline_config::HumanDuration;
+use moorline_config::{HumanDuration, Size};
+use moorline_protocol::Usage;
 
 use crate::boot;
-use crate::budget::{self, Bound, Budget, Event, Level, Limits, Purpose, Size, Snapshot, Spent, Tally, Wait};
+use crate::budget::{self, Bound, Budget, Event, Level, Limits, Purpose, Snapshot, Spent, Tally, Wait};
 use crate::clock::{self, Now};
 use crate::file;
 use crate::log;
+use crate::report::UsageReporter;
 use crate::state_dir;
 
 /// See the module.
@@ -25,6 +27,7 @@ pub struct Ledger {
     tally: Rc<Tally>,
     file: PathBuf,
     boot: String,
+    usage: UsageReporter,
     /// When what has changed since is worth showing.
     shown: Option<Instant>,
 }
@@ -37,7 +40,8 @@ impl Ledger {
         let (kept, away) = read(&file, &boot).unwrap_or_default();
         let mut budget = Budget::new(limits, &kept);
         budget.count_time(away);
-        Self { budget, limits, tally: Rc::default(), file, boot, shown: None }
+        let usage = UsageReporter::new(&budget);
+        Self { budget, limits, tally: Rc::default(), file, boot, usage, shown: None }
     }
 
     /// A new configuration is in force; what was counted stays.
@@ -99,7 +103,7 @@ impl Ledger {
     /// What was used of the month's bytes, for people.
     #[must_use]
     pub fn month(&self) -> impl fmt::Display {
-        Usage(&self.budget, Bound::Month)
+        Share(&self.budget, Bound::Month)
     }
 
     /// Whether the month's bytes are near their bound.
@@ -112,6 +116,22 @@ impl Ledger {
     #[must_use]
     pub fn is_shut(&self) -> bool {
         self.budget.is_shut()
+    }
+
+    /// A session has begun.
+    pub const fn handle_session(&mut self) {
+        self.usage.handle_session();
+    }
+
+    /// What the server is to be told with whatever is said next; until [`Self::handle_told`].
+    #[must_use]
+    pub fn poll_usage(&self, now: Now) -> Option<Usage> {
+        self.usage.poll_usage(&self.budget, now.instant)
+    }
+
+    /// It was told.
+    pub fn handle_told(&mut self, now: Now) {
+        self.usage.handle_told(&self.budget, now.instant);
     }
 
     /// When to call [`Self::turn`], at the latest.
@@ -131,6 +151,9 @@ impl Ledger {
         }
         while let Some(event) = self.budget.poll_event(now.instant) {
             self.tell(&event);
+            if let Event::Reached(bound, level) = event {
+                self.usage.handle_level(bound, level);
+            }
             news = true;
         }
         if news {
@@ -169,7 +192,7 @@ impl Ledger {
                 log::info(format_args!("budget: {} is no bound any more", What(bound)));
             }
             Event::Reached(bound, level) => {
-                let (usage, left) = (Usage(&self.budget, bound), self.budget.usage(bound).2);
+                let (usage, left) = (Share(&self.budget, bound), self.budget.usage(bound).2);
                 let then = self.consequence(bound, level);
                 log::warning(format_args!("budget: {usage}: {then}, for {}", HumanDuration(left)));
             }
@@ -201,15 +224,15 @@ fn read(file: &Path, boot: &str) -> Option<(Snapshot, Duration)> {
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [hour, day, month] =
-            [Bound::Hour, Bound::Day, Bound::Month].map(|bound| Usage(&self.budget, bound));
+            [Bound::Hour, Bound::Day, Bound::Month].map(|bound| Share(&self.budget, bound));
         write!(f, "budget   {hour}; {day}; {month}\ntraffic  {}", self.budget.traffic())
     }
 }
 
 /// What is used of one bound: `12 of 60 attempts of this hour`.
-struct Usage<'b>(&'b Budget, Bound);
+struct Share<'b>(&'b Budget, Bound);
 
-impl fmt::Display for Usage<'_> {
+impl fmt::Display for Share<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (used, limit, _) = self.0.usage(self.1);
         let amount = |amount: u64, f: &mut fmt::Formatter<'_>| match self.1 {

@@ -195,12 +195,15 @@ impl Link {
                 // TCP takes no more: what is not yet said stays in the session, and what is not yet heard in TLS.
                 return Ok(None);
             }
+            // All that is to be said goes into one packet, which is counted as what comes last in it.
             let mut out = [0; MAX_TRANSMIT];
-            if let Some(length) = session.poll_transmit(&mut out, now) {
+            while let Some(length) = session.poll_transmit(&mut out, now) {
                 if let Some(purpose) = session.purpose() {
                     self.gauge.turn_to(purpose);
                 }
                 self.tls.writer().write_all(&out[..length]).map_err(LinkError::Socket)?;
+            }
+            if self.tls.wants_write() {
                 continue;
             }
             let mut reader = self.tls.reader();

@@ -1,12 +1,16 @@
-//! When the server is told how the modem stands. Pure: conditions and the time in, what to tell out.
+//! When the server is told how the modem stands. Pure: conditions and the time in, what to tell out. What is used of the
+//! budget has its own: `report/usage.rs`.
 //!
 //! Only what has changed beyond what a signal does by itself is told, at most four times an hour, which is all that carriers
 //! want of anything that happens by itself and leaves a day on NB-IoT within its 120 messages; and once a day all the same,
 //! since the server keeps it in memory. A report waits for whatever wakes the loop next: it is worth no waking of its own.
 
+mod usage;
+
 use std::time::{Duration, Instant};
 
 use crate::modem::condition::Condition;
+pub use usage::UsageReporter;
 
 /// The least between two reports.
 const LEAST: Duration = Duration::from_secs(15 * 60);

@@ -11,7 +11,7 @@ mod wire;
 use std::time::{Duration, Instant};
 
 use heapless::{Deque, String};
-use moorline_protocol::{Imei, Status, Time};
+use moorline_protocol::{Imei, Status, Time, Usage};
 
 use crate::budget::Purpose;
 use crate::clock::Now;
@@ -82,7 +82,16 @@ struct Due {
     time: bool,
     heartbeat: bool,
     status: Option<Status>,
+    /// Goes along with any of these, and never by itself.
+    usage: Option<Usage>,
     goodbye: Option<u8>,
+}
+
+impl Due {
+    /// Whether there is something for `usage` to go along with.
+    const fn has_company(&self) -> bool {
+        self.echo.is_some() || self.time || self.heartbeat || self.status.is_some() || self.goodbye.is_some()
+    }
 }
 
 /// An answer that the server owes.
@@ -175,8 +184,10 @@ impl Session {
         loop {
             let say = self.next_due(now)?;
             let written = self.wire.say(&say, &self.greeting, out);
-            if let Say::Goodbye { .. } = say {
-                self.end(End::Closed);
+            match say {
+                Say::Goodbye { .. } => self.end(End::Closed),
+                Say::Usage(_) if written.is_some() => self.emit(Event::UsageTold),
+                _ => {}
             }
             if written.is_some() {
                 self.purpose = say.purpose();
@@ -216,7 +227,7 @@ impl Session {
             self.end(End::Closed);
         } else if self.state < State::Closing {
             self.set_state(State::Closing);
-            self.due = Due { goodbye: Some(reason), ..Due::default() };
+            self.due = Due { goodbye: Some(reason), usage: self.due.usage.take(), ..Due::default() };
         }
     }
 
@@ -225,6 +236,14 @@ impl Session {
     pub fn report(&mut self, status: Status) {
         if self.state < State::Closing {
             self.due.status = Some(status);
+        }
+    }
+
+    /// Tells the server what the device has used, along with whatever is said next, the goodbye included: it wakes no radio
+    /// and costs no headers of its own. [`Event::UsageTold`] says when; until then a later one replaces it.
+    pub fn tell_usage(&mut self, usage: Usage) {
+        if self.state == State::Registered {
+            self.due.usage = Some(usage);
         }
     }
 
@@ -257,6 +276,12 @@ impl Session {
             self.ask(now);
             let heartbeat_s = u32::try_from(self.wanted.as_secs()).unwrap_or(u32::MAX);
             return Some(Say::Greeting { heartbeat_s });
+        }
+        // First, so that what comes back is counted as the answer to the rest.
+        if self.due.has_company()
+            && let Some(usage) = self.due.usage.take()
+        {
+            return Some(Say::Usage(usage));
         }
         if let Some(token) = self.due.echo.take() {
             return Some(Say::EchoAck { token });

@@ -383,6 +383,7 @@ impl Uplink {
             Event::Skipped { message } => {
                 log::info(format_args!("skipped message {message}, which is not known here"));
             }
+            Event::UsageTold => self.ledger.handle_told(now),
             // The caller has taken it.
             Event::Ended(_) => {}
         }
@@ -399,6 +400,8 @@ impl Uplink {
             }
             None => self.set_state(state, format_args!(": registered, heartbeat {heartbeat}")),
         }
+        self.ledger.handle_session();
+        self.book(now);
     }
 
     fn on_time(&mut self, offset_ms: i64, round_trip: Option<Duration>, now: Now) {

@@ -15,9 +15,11 @@ mod duration;
 mod mistakes;
 mod nearest;
 mod section;
+mod size;
 mod tree;
 
 pub use document::{Document, MAX_FILE};
 pub use duration::{DurationError, HumanDuration, parse_duration};
 pub use mistakes::{Mistake, Mistakes};
 pub use section::Section;
+pub use size::Size;

@@ -42,5 +42,5 @@ pub mod version;
 pub use imei::{Imei, ImeiError};
 pub use message::{EncodeError, MessageError};
 pub use to_device::{Rejected, ServerGoodbye, ServerMessage, Time, Welcome, rejection, server_goodbye};
-pub use to_server::{DeviceMessage, Hello, Status, device_goodbye};
+pub use to_server::{DeviceMessage, Hello, Status, Usage, UsageBytes, Used, device_goodbye, usage_level};
 pub use version::ALPN;

@@ -36,6 +36,8 @@ pub enum DeviceMessage {
         /// The token of that Echo.
         token: u32,
     },
+    /// 7: what the device has used of its budget. A server that does not know it skips it.
+    Usage(Usage),
 }
 
 /// Who the device is and what it asks for.
@@ -74,6 +76,63 @@ pub struct Status {
     pub temperature: Option<i16>,
 }
 
+/// What a device has used of what it may ask of its network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// The bytes of its month.
+    pub bytes: UsageBytes,
+    /// Connections begun in its hour.
+    pub hour: Used,
+    /// Connections begun in its day.
+    pub day: Used,
+    /// Bytes in its month, which has 30 days.
+    pub month: Used,
+}
+
+/// Bytes by what they were for: both ways, with headers. What is too large for its field is as large as fits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageBytes {
+    /// Connections up to the server's Welcome, with a full TLS handshake; and those that came to nothing.
+    pub full: u32,
+    /// The same, resumed.
+    pub resumed: u32,
+    /// Heartbeats, Echoes, and their answers.
+    pub heartbeats: u32,
+    /// Status and Usage.
+    pub reports: u32,
+    /// Time questions and their answers.
+    pub time: u32,
+    /// All else.
+    pub other: u32,
+    /// Of all of these, the headers of IP and TCP: an estimate.
+    pub headers: u32,
+}
+
+/// What is used of one bound in the period that runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// So much.
+    pub amount: u64,
+    /// The bound, where there is one.
+    pub limit: Option<u64>,
+    /// How near it is: one of [`usage_level`].
+    pub level: u8,
+    /// The nearest it has been since the device told last, as it may be free again by the time there is somebody to tell.
+    pub peak: u8,
+    /// Seconds until the period is over.
+    pub left_s: u32,
+}
+
+/// How near a bound is; any other number is "other".
+pub mod usage_level {
+    /// There is enough left.
+    pub const FREE: u8 = 0;
+    /// The rest has to last until the period is over, so the device stretches it.
+    pub const NEAR: u8 = 1;
+    /// Nothing is left.
+    pub const SPENT: u8 = 2;
+}
+
 /// Why a device says [`DeviceMessage::Goodbye`]; any other number is "other".
 pub mod device_goodbye {
     /// Nothing of the below.
@@ -91,9 +150,9 @@ pub mod device_goodbye {
 
 impl DeviceMessage {
     /// How many discriminants this version knows.
-    const KNOWN: u32 = 7;
+    const KNOWN: u32 = 8;
 
-    /// A buffer of this size holds any frame of this direction: Hello is the longest, its length field included.
+    /// A buffer of this size holds any frame of this direction: Usage is the longest, its length field included.
     pub const MAX_ENCODED: usize = 128;
 
     /// Reads one message from a frame's whole body.

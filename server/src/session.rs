@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use heapless::{Deque, String};
 use jiff::tz::TimeZone;
-use moorline_protocol::{Hello, Imei, Status, classic, device_goodbye};
+use moorline_protocol::{Hello, Imei, Status, Usage, classic, device_goodbye};
 
 use crate::clock::Now;
 pub use bounds::{Bounds, LEAST, LONGEST, Wish};
@@ -91,6 +91,8 @@ pub enum Event {
     TimeAsked,
     /// The device told how it is.
     Status(Box<Status>),
+    /// The device told what it has used of its budget.
+    Usage(Box<Usage>),
     /// The device told how long it may be silent from now on, within this server's bounds.
     Interval(Duration),
     /// An Echo came back.
@@ -301,6 +303,7 @@ impl Session {
                 self.say = Some(Say::Time { t1, t2: now.utc_ms });
             }
             (_, Heard::Status(status)) => self.emit(Event::Status(Box::new(status))),
+            (_, Heard::Usage(usage)) => self.emit(Event::Usage(Box::new(usage))),
             (_, Heard::Interval { seconds }) => {
                 let longest = self.wish(seconds).granted(self.bounds);
                 self.silence.told(longest);

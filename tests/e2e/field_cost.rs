@@ -31,6 +31,8 @@ struct Costs {
     /// The same with the device's answer.
     echo_answered: u64,
     time: u64,
+    /// What is used of the budget, beside a heartbeat that it goes along with.
+    usage: u64,
 }
 
 impl Costs {
@@ -56,6 +58,7 @@ impl Costs {
             + tally.heartbeats as u64 * self.heartbeat
             // The first is in what a reconnect costs.
             + (tally.times as u64 - 1) * self.time
+            + tally.usages.len() as u64 * self.usage
     }
 
     fn learned(&self) -> u64 {
@@ -71,6 +74,7 @@ impl Costs {
 fn ipv4_costs_what_is_promised() -> Result<(), Failure> {
     let Some(costs) = measure(Version::V4)? else { return Ok(()) };
     assert_eq!((costs.heartbeat, costs.echo, costs.echo_answered), (204, 129, 206));
+    assert!(costs.usage <= 90, "{costs:?}");
     assert!(costs.full <= 3100, "{costs:?}");
     assert!(costs.resumed <= 1950, "{costs:?}");
     assert!(costs.learned() <= 260_000, "{} {costs:?}", costs.learned());
@@ -82,6 +86,7 @@ fn ipv4_costs_what_is_promised() -> Result<(), Failure> {
 fn ipv6_costs_what_is_promised() -> Result<(), Failure> {
     let Some(costs) = measure(Version::V6)? else { return Ok(()) };
     assert_eq!((costs.heartbeat, costs.echo, costs.echo_answered), (264, 169, 266));
+    assert!(costs.usage <= 90, "{costs:?}");
     assert!(costs.full <= 3500, "{costs:?}");
     assert!(costs.resumed <= 2350, "{costs:?}");
     assert!(costs.learned() <= 336_000, "{} {costs:?}", costs.learned());
@@ -124,6 +129,7 @@ fn measure(version: Version) -> Result<Option<Costs>, Failure> {
     probe.connect()?;
     let heartbeat = few(|| passing(&field, &mut probe, |probe| probe.heartbeat().map(drop)))?;
     let time = few(|| passing(&field, &mut probe, Probe::ask_time))?;
+    let with_usage = few(|| passing(&field, &mut probe, |probe| probe.heartbeat_with_usage().map(drop)))?;
     let told = passing(&field, &mut probe, |probe| probe.tell(LONGEST))?.passed;
     let (mut echo, mut echo_answered) = (Vec::new(), Vec::new());
     for _ in 0..3 {
@@ -131,14 +137,16 @@ fn measure(version: Version) -> Result<Option<Costs>, Failure> {
         echo.push(passing(&field, &mut probe, |probe| probe.be_silent(LONGEST))?);
         echo_answered.push(passing(&field, &mut probe, |probe| probe.be_silent(LONGEST))?);
     }
+    let heartbeat = least(heartbeat)?;
     let costs = Costs {
         full: least(full)?,
         resumed: least(resumed)?,
-        heartbeat: least(heartbeat)?,
+        heartbeat,
         told,
         echo: least(echo)?,
         echo_answered: least(echo_answered)?,
         time: least(time)?,
+        usage: least(with_usage)? - heartbeat,
     };
     println!("{version:?}: {costs:?}, a month learned {}, fixed {}", costs.learned(), costs.fixed());
     Ok(Some(costs))

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moorline_agent::backoff::{Backoff, Cause, Limits};
-use moorline_agent::budget::{self, Budget, Bytes, Purpose, Snapshot, Spent};
+use moorline_agent::budget::{self, Bound, Budget, Bytes, Level, Purpose, Snapshot, Spent};
 use moorline_agent::clock::Now as DeviceNow;
 use moorline_agent::fault::{Fault, Moment};
 use moorline_agent::keepalive::{Keepalive, Learned, Notice, Settings};
 use moorline_agent::link::LinkError;
+use moorline_agent::report::UsageReporter;
 use moorline_agent::session::{self as agent, Echo, End, Greeting, InFlight, Session as Device};
-use moorline_protocol::{DeviceMessage, Imei};
+use moorline_protocol::{DeviceMessage, Imei, Usage};
 use moorline_server::clock::Now as ServerNow;
 use moorline_server::session::{self as server, Policy, Session as Server};
 
@@ -49,6 +50,10 @@ pub struct Tally {
     pub spread: usize,
     /// The device's own heartbeats that arrived.
     pub heartbeats: usize,
+    /// What the server was told of the budget.
+    pub usages: Vec<Usage>,
+    /// What happened to the bounds.
+    pub levels: Vec<(Bound, Level)>,
     /// Packets that were sent on connections that are over.
     packets: u64,
     /// What a person was told.
@@ -91,6 +96,7 @@ pub struct Life {
     pub clock_ahead_ms: i64,
     /// The agent's.
     pub budget: Budget,
+    reporter: UsageReporter,
     /// What Welcome says to spread a return over.
     pub spread: Duration,
     server_runs: bool,
@@ -113,6 +119,7 @@ impl Life {
             max: Duration::from_secs(600),
             stable_after: Duration::from_secs(300),
         };
+        let budget = Budget::new(BUDGET, &Snapshot::default());
         Self {
             start,
             now: start,
@@ -121,7 +128,8 @@ impl Life {
             server_asks: true,
             tally: Tally::default(),
             clock_ahead_ms: 0,
-            budget: Budget::new(BUDGET, &Snapshot::default()),
+            reporter: UsageReporter::new(&budget),
+            budget,
             spread: Duration::ZERO,
             server_runs: true,
             policy: Arc::new(Setup::default().policy),
@@ -211,7 +219,9 @@ impl Life {
         if self.next_try.is_some_and(|at| at <= self.now) {
             self.connect();
         }
+        self.note_levels();
         let Some(mut connection) = self.connection.take() else { return };
+        self.offer_usage(&mut connection.device);
         match self.serve(&mut connection) {
             Ok(()) => self.connection = Some(connection),
             Err(fault) => {
@@ -244,6 +254,23 @@ impl Life {
         let tally = budget::Tally::default();
         tally.add(purpose, Bytes { headers, ..Bytes::default() });
         self.budget.count_bytes(&tally.take(), self.now);
+    }
+
+    /// What `ledger.rs` does with what the budget tells.
+    fn note_levels(&mut self) {
+        while let Some(event) = self.budget.poll_event(self.now) {
+            if let budget::Event::Reached(bound, level) = event {
+                self.reporter.handle_level(bound, level);
+                self.tally.levels.push((bound, level));
+            }
+        }
+    }
+
+    /// As `uplink/spending.rs` does.
+    fn offer_usage(&self, device: &mut Device) {
+        if let Some(usage) = self.reporter.poll_usage(&self.budget, self.now) {
+            device.tell_usage(usage);
+        }
     }
 
     fn connect(&mut self) {
@@ -349,6 +376,12 @@ impl Life {
                 self.tally.notices.extend(self.keepalive.take_notice());
                 self.tally.writes.extend(self.keepalive.take_learned());
                 match event {
+                    agent::Event::Registered { .. } => {
+                        self.reporter.handle_session();
+                        self.note_levels();
+                        self.offer_usage(&mut connection.device);
+                    }
+                    agent::Event::UsageTold => self.reporter.handle_told(&self.budget, self.now),
                     agent::Event::Echo(Echo::Came { .. }) => self.tally.echoes += 1,
                     agent::Event::Ended(end) => {
                         assert!(!matches!(end, End::Protocol(_) | End::Rejected { .. }), "{end:?}");
@@ -378,6 +411,7 @@ impl Life {
                     server::Event::Heartbeat => self.tally.heartbeats += 1,
                     server::Event::EchoAck { .. } => self.tally.echoes_answered += 1,
                     server::Event::TimeAsked => self.tally.times += 1,
+                    server::Event::Usage(usage) => self.tally.usages.push(*usage),
                     server::Event::Ended(_) => connection.server_gone = true,
                     _ => {}
                 }

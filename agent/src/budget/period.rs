@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
+use moorline_protocol::usage_level;
+
 use super::snapshot::Kept;
 
-/// How near a bound is.
+/// How near a bound is. The numbers are the wire's and the file's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum Level {
     /// Less than four fifths are used.
     #[default]
-    Free,
+    Free = usage_level::FREE,
     /// The rest has to last until the period is over.
-    Near,
+    Near = usage_level::NEAR,
     /// Nothing is left.
-    Spent,
+    Spent = usage_level::SPENT,
 }
 
 /// See the module.
@@ -80,6 +83,10 @@ impl Period {
         let rest = self.limit.map_or(0, |limit| limit.saturating_sub(self.used)) / cost.max(1);
         let parts = u32::try_from(rest).unwrap_or(u32::MAX).saturating_add(1);
         (self.left() + since) / parts
+    }
+
+    pub(super) const fn told(&self) -> Level {
+        self.told
     }
 
     /// The level, when it is another than the one told last.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 
-use super::Size;
+use moorline_config::Size;
 
 /// What bytes are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

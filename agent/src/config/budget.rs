@@ -1,8 +1,8 @@
 //! `[budget]`: what may be asked of the network.
 
-use moorline_config::Section;
+use moorline_config::{Section, Size};
 
-use crate::budget::{Limits, Size, Spent};
+use crate::budget::{Limits, Spent};
 
 /// Reads the section. What is left out has 1NCE's suggested limits for devices on 2G to 4G.
 pub(super) fn read(section: &Section<'_>) -> Limits {

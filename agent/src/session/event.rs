@@ -33,6 +33,8 @@ pub enum Event {
         /// whole seconds only.
         round_trip: Option<Duration>,
     },
+    /// What [`super::Session::tell_usage`] was given went out.
+    UsageTold,
     /// A message that this version does not know was skipped.
     Skipped {
         /// Its discriminant.

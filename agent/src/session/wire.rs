@@ -4,7 +4,7 @@ use std::fmt;
 
 use heapless::{String, Vec};
 use moorline_protocol::{
-    DeviceMessage, Hello, MessageError, Rejected, ServerGoodbye, ServerMessage, Status, Time, Welcome,
+    DeviceMessage, Hello, MessageError, Rejected, ServerGoodbye, ServerMessage, Status, Time, Usage, Welcome,
     classic::{self, ClassicError, Reply, ReplyDecoder, Request},
     frame::{self, Decoder, FrameError},
 };
@@ -37,6 +37,7 @@ pub(super) enum Say {
     Heartbeat,
     TimeRequest { t1: i64 },
     Status(Status),
+    Usage(Usage),
     Interval { seconds: u32 },
     EchoAck { token: u32 },
     Goodbye { reason: u8 },
@@ -48,7 +49,7 @@ impl Say {
             Self::Greeting { .. } => None,
             Self::Heartbeat | Self::Interval { .. } | Self::EchoAck { .. } => Some(Purpose::Heartbeat),
             Self::TimeRequest { .. } => Some(Purpose::Time),
-            Self::Status(_) => Some(Purpose::Status),
+            Self::Status(_) | Self::Usage(_) => Some(Purpose::Status),
             Self::Goodbye { .. } => Some(Purpose::Other),
         }
     }
@@ -227,6 +228,7 @@ fn native(say: &Say, greeting: &Greeting) -> DeviceMessage {
         Say::Heartbeat => DeviceMessage::Heartbeat,
         Say::TimeRequest { t1 } => DeviceMessage::TimeRequest { t1 },
         Say::Status(ref status) => DeviceMessage::Status(status.clone()),
+        Say::Usage(ref usage) => DeviceMessage::Usage(usage.clone()),
         Say::Interval { seconds } => DeviceMessage::Interval { seconds },
         Say::EchoAck { token } => DeviceMessage::EchoAck { token },
         Say::Goodbye { reason } => DeviceMessage::Goodbye { reason },
@@ -241,7 +243,9 @@ fn classic(say: &Say, greeting: &Greeting) -> Option<Request> {
         }),
         Say::Heartbeat => Some(Request::Heartbeat),
         Say::TimeRequest { .. } => Some(Request::DateTime),
-        Say::Status(_) | Say::Interval { .. } | Say::EchoAck { .. } | Say::Goodbye { .. } => None,
+        Say::Status(_) | Say::Usage(_) | Say::Interval { .. } | Say::EchoAck { .. } | Say::Goodbye { .. } => {
+            None
+        }
     }
 }
 

@@ -30,9 +30,21 @@ impl Uplink {
         self.ledger.close(now);
     }
 
+    /// Books what has passed, and has the session that stands tell the server what it comes to, if that is due.
+    pub(super) fn book(&mut self, now: Now) {
+        self.news |= self.ledger.turn(now);
+        if let State::Online { link, .. } = &mut self.state
+            && link.dialect() == Dialect::Native
+            && let Some(usage) = self.ledger.poll_usage(now)
+            && let Some(session) = link.session()
+        {
+            session.tell_usage(usage);
+        }
+    }
+
     /// Books what has passed, and ends a session that the budget does not bear any more.
     pub(super) fn settle(&mut self, now: Now) {
-        self.news |= self.ledger.turn(now);
+        self.book(now);
         let State::Online { link, .. } = &self.state else { return };
         if self.ledger.is_shut() {
             self.leave(device_goodbye::BUDGET, now);

@@ -5,14 +5,14 @@ use std::fmt::Debug;
 use heapless::String;
 use moorline_protocol::{
     DeviceMessage, EncodeError, Hello, MessageError, Rejected, ServerGoodbye, ServerMessage, Status, Time,
-    Welcome,
+    Usage, UsageBytes, Used, Welcome,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
 /// Discriminants that a version knows: 0 up to these.
-const DEVICE_KNOWS: u8 = 7;
+const DEVICE_KNOWS: u8 = 8;
 const SERVER_KNOWS: u8 = 6;
 
 /// Text of at most `N` bytes, in which characters of one to four bytes stand.
@@ -54,6 +54,19 @@ fn status() -> impl Strategy<Value = Status> {
     )
 }
 
+fn used() -> impl Strategy<Value = Used> {
+    (any::<u64>(), option::of(any::<u64>()), any::<u8>(), any::<u8>(), any::<u32>())
+        .prop_map(|(amount, limit, level, peak, left_s)| Used { amount, limit, level, peak, left_s })
+}
+
+fn usage() -> impl Strategy<Value = Usage> {
+    (any::<[u32; 7]>(), used(), used(), used()).prop_map(|(bytes, hour, day, month)| {
+        let [full, resumed, heartbeats, reports, time, other, headers] = bytes;
+        let bytes = UsageBytes { full, resumed, heartbeats, reports, time, other, headers };
+        Usage { bytes, hour, day, month }
+    })
+}
+
 fn device_message() -> impl Strategy<Value = DeviceMessage> {
     prop_oneof![
         hello().prop_map(DeviceMessage::Hello),
@@ -63,6 +76,7 @@ fn device_message() -> impl Strategy<Value = DeviceMessage> {
         any::<u8>().prop_map(|reason| DeviceMessage::Goodbye { reason }),
         any::<u32>().prop_map(|seconds| DeviceMessage::Interval { seconds }),
         any::<u32>().prop_map(|token| DeviceMessage::EchoAck { token }),
+        usage().prop_map(DeviceMessage::Usage),
     ]
 }
 
@@ -192,9 +206,9 @@ fn varint(mut number: u32) -> Vec<u8> {
 
 #[test]
 fn first_unknown_discriminants() {
-    assert_eq!(DeviceMessage::decode(&[DEVICE_KNOWS]), Err(MessageError::Unknown(7)));
+    assert_eq!(DeviceMessage::decode(&[DEVICE_KNOWS]), Err(MessageError::Unknown(8)));
     assert_eq!(ServerMessage::decode(&[SERVER_KNOWS]), Err(MessageError::Unknown(6)));
-    assert_eq!(DeviceMessage::decode(&[DEVICE_KNOWS - 1]), Err(MessageError::Malformed(6)));
+    assert_eq!(DeviceMessage::decode(&[DEVICE_KNOWS - 1]), Err(MessageError::Malformed(7)));
     assert_eq!(ServerMessage::decode(&[SERVER_KNOWS - 1]), Err(MessageError::Malformed(5)));
 }
 
@@ -248,6 +262,18 @@ fn longest_messages_fit_max_encoded() {
         load: Some(u16::MAX),
         temperature: Some(i16::MIN),
     });
+    let used =
+        Used { amount: u64::MAX, limit: Some(u64::MAX), level: u8::MAX, peak: u8::MAX, left_s: u32::MAX };
+    let bytes = UsageBytes {
+        full: u32::MAX,
+        resumed: u32::MAX,
+        heartbeats: u32::MAX,
+        reports: u32::MAX,
+        time: u32::MAX,
+        other: u32::MAX,
+        headers: u32::MAX,
+    };
+    let usage = DeviceMessage::Usage(Usage { bytes, hour: used.clone(), day: used.clone(), month: used });
     let rejected = ServerMessage::Rejected(Rejected {
         code: u8::MAX,
         text: String::try_from(&full("t")[..96]).expect("96 bytes"),
@@ -261,6 +287,7 @@ fn longest_messages_fit_max_encoded() {
     });
     assert_eq!(device_body(&hello).len(), 1 + 10 + 16 + (1 + 16) + 16 + 5 + (1 + 48));
     assert_eq!(device_body(&status).len(), 1 + 7 + 3 + 1 + (1 + 8) + 5 + 5 + 3 + 3);
+    assert_eq!(device_body(&usage).len(), 1 + 7 * 5 + 3 * (10 + 11 + 1 + 1 + 5));
     assert_eq!(server_body(&rejected).len(), 1 + 1 + (1 + 96));
     assert_eq!(server_body(&time).len(), 1 + 3 * 10);
     assert_eq!(server_body(&welcome).len(), 1 + 10 + 5 + 10 + 5);

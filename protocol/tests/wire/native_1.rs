@@ -2,8 +2,8 @@
 
 use heapless::String;
 use moorline_protocol::{
-    ALPN, DeviceMessage, Hello, MessageError, Rejected, ServerGoodbye, ServerMessage, Status, Time, Welcome,
-    device_goodbye, rejection, server_goodbye,
+    ALPN, DeviceMessage, Hello, MessageError, Rejected, ServerGoodbye, ServerMessage, Status, Time, Usage,
+    UsageBytes, Used, Welcome, device_goodbye, rejection, server_goodbye, usage_level,
 };
 
 /// What a device says is these bytes, length included, and these bytes are what it says.
@@ -169,6 +169,93 @@ fn interval() {
 fn echo_ack() {
     let frame = [0x06, 0x06, 0xef, 0xfd, 0xb6, 0xf5, 0x0d];
     device_says(&DeviceMessage::EchoAck { token: 0xdead_beef }, &frame);
+}
+
+#[test]
+fn usage_of_a_device_near_its_bounds() {
+    let usage = Usage {
+        bytes: UsageBytes {
+            full: 2_856,
+            resumed: 4_000_000,
+            heartbeats: 257_000,
+            reports: 3_300,
+            time: 6_840,
+            other: 380,
+            headers: 1_600_000,
+        },
+        hour: Used {
+            amount: 3,
+            limit: Some(60),
+            level: usage_level::FREE,
+            peak: usage_level::SPENT,
+            left_s: 3_540,
+        },
+        day: Used {
+            amount: 600,
+            limit: Some(720),
+            level: usage_level::NEAR,
+            peak: usage_level::NEAR,
+            left_s: 43_200,
+        },
+        month: Used {
+            amount: 10_000_000,
+            limit: Some(10_000_000),
+            level: usage_level::SPENT,
+            peak: usage_level::SPENT,
+            left_s: 864_000,
+        },
+    };
+    let frame = [
+        0x32, // 50 bytes follow
+        0x07, // Usage
+        0xa8, 0x16, // bytes.full: 2856
+        0x80, 0x92, 0xf4, 0x01, // bytes.resumed: 4000000
+        0xe8, 0xd7, 0x0f, // bytes.heartbeats: 257000
+        0xe4, 0x19, // bytes.reports: 3300
+        0xb8, 0x35, // bytes.time: 6840
+        0xfc, 0x02, // bytes.other: 380
+        0x80, 0xd4, 0x61, // bytes.headers: 1600000
+        0x03, // hour.amount: 3
+        0x01, 0x3c, // hour.limit: there, 60
+        0x00, // hour.level: free
+        0x02, // hour.peak: spent
+        0xd4, 0x1b, // hour.left_s: 3540
+        0xd8, 0x04, // day.amount: 600
+        0x01, 0xd0, 0x05, // day.limit: there, 720
+        0x01, // day.level: near
+        0x01, // day.peak: near
+        0xc0, 0xd1, 0x02, // day.left_s: 43200
+        0x80, 0xad, 0xe2, 0x04, // month.amount: 10000000
+        0x01, 0x80, 0xad, 0xe2, 0x04, // month.limit: there, 10000000
+        0x02, // month.level: spent
+        0x02, // month.peak: spent
+        0x80, 0xde, 0x34, // month.left_s: 864000
+    ];
+    device_says(&DeviceMessage::Usage(usage), &frame);
+}
+
+#[test]
+fn usage_of_a_device_without_bounds() {
+    let frame = [
+        0x17, // 23 bytes follow
+        0x07, // Usage
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, // bytes: none for any purpose, and no headers
+        0x00, 0x00, 0x00, 0x00, 0x00, // hour: amount, no limit, level, peak, left_s
+        0x00, 0x00, 0x00, 0x00, 0x00, // day
+        0x00, 0x00, 0x00, 0x00, 0x00, // month
+    ];
+    device_says(&DeviceMessage::Usage(Usage::default()), &frame);
+}
+
+/// A u8 is one byte and no varint, and a level that is not known is no fault.
+#[test]
+fn usage_level_of_a_later_time() {
+    let mut frame = [0; 24];
+    frame[0] = 0x17;
+    frame[1] = 0x07;
+    frame[11] = 0xc8; // hour.level: 200
+    let hour = Used { level: 200, ..Used::default() };
+    device_says(&DeviceMessage::Usage(Usage { hour, ..Usage::default() }), &frame);
 }
 
 #[test]

@@ -142,6 +142,11 @@ impl Conversation {
                     self.link.registry.report(presence, *status, now);
                 }
             }
+            Event::Usage(usage) => {
+                if let Some(presence) = &self.presence {
+                    self.link.registry.usage(presence, *usage, now);
+                }
+            }
             Event::Interval(longest) => {
                 if let Some(presence) = &self.presence {
                     self.link.registry.silence(presence, longest);

@@ -4,7 +4,8 @@ use std::fmt;
 
 use jiff::{Timestamp, tz::TimeZone};
 use moorline_protocol::{
-    DeviceMessage, Hello, MessageError, Rejected, ServerGoodbye, ServerMessage, Status, Time, Welcome,
+    DeviceMessage, Hello, MessageError, Rejected, ServerGoodbye, ServerMessage, Status, Time, Usage,
+    Welcome,
     classic::{self, ClassicError, Received, Reply, Request, RequestDecoder},
     frame::{Decoder, FrameError, Spill},
 };
@@ -60,6 +61,7 @@ pub(super) enum Heard {
     EchoAck {
         token: u32,
     },
+    Usage(Usage),
     /// Skipped, as the wire's version rules have it.
     Unknown {
         message: u32,
@@ -182,6 +184,7 @@ fn hear_native(body: &[u8]) -> Result<Heard, PeerError> {
         Ok(DeviceMessage::Goodbye { reason }) => Heard::Goodbye { reason },
         Ok(DeviceMessage::Interval { seconds }) => Heard::Interval { seconds },
         Ok(DeviceMessage::EchoAck { token }) => Heard::EchoAck { token },
+        Ok(DeviceMessage::Usage(usage)) => Heard::Usage(usage),
         Err(MessageError::Unknown(message)) => Heard::Unknown { message },
         Err(fault) => return Err(PeerError::Message(fault)),
     })
