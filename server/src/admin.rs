@@ -20,6 +20,7 @@ mod problem;
 mod query;
 mod standing;
 mod time;
+mod usage;
 
 use std::sync::{Arc, Mutex};
 

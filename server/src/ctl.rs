@@ -9,6 +9,7 @@ mod heartbeat;
 mod show;
 mod table;
 mod times;
+mod usage;
 
 use std::io::Write;
 use std::path::PathBuf;

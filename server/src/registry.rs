@@ -8,13 +8,15 @@
 //! the lock is never held across an await. Heartbeats do not take it: see [`Presence::heard`].
 //!
 //! Memory: a known device costs about 350 bytes (its [`Device`], its [`Lineage`] and their share of the map), one that is online 56 more (its
-//! [`Presence`], shared with its connection), one that reported how it is 64 more.
+//! [`Presence`], shared with its connection), one that reported how it is 64 more, one
+//! that told what it has used 200 more.
 
 mod certificates;
 mod decisions;
 mod lineage;
 mod listing;
 mod shared_text;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,6 +41,8 @@ pub use decisions::Outdated;
 use lineage::{Lineage, Marks};
 pub use listing::{Counts, Filter, Page, Shown, Standing};
 use shared_text::SharedTexts;
+use usage::Account;
+pub use usage::{Level, UsageReport};
 
 /// What offline events say of sessions that a server did not live to see the end of.
 const SERVER_STOPPED: &str = "server_stopped";
@@ -91,6 +95,8 @@ struct Entry {
     report: Option<Box<Report>>,
     /// When that was last stored.
     report_stored_ms: i64,
+    /// What it last told of its budget.
+    account: Option<Box<Account>>,
 }
 
 struct Online {
@@ -198,8 +204,8 @@ impl Registry {
                 end_ghost(&mut device, &mut state.texts, &queue, now);
             }
             let report = fleet.reports.remove(&device.imei).map(Box::new);
-            let entry =
-                Entry { device, online: None, lineage: Lineage::default(), report, report_stored_ms: 0 };
+            let lineage = Lineage::default();
+            let entry = Entry { device, online: None, lineage, report, report_stored_ms: 0, account: None };
             state.devices.insert(entry.device.imei, entry);
         }
         for (imei, settings) in fleet.settings {
@@ -436,16 +442,18 @@ impl Registry {
         if former.is_none() && state.settings.contains_key(&imei) {
             state.never_seen -= 1;
         }
-        let (former, lineage, report, report_stored_ms) = match former {
-            Some(entry) => (Some(entry.device), entry.lineage, entry.report, entry.report_stored_ms),
-            None => (None, Lineage::begun(marks(&registration, &peer, None)), None, 0),
+        let (former, lineage, report, report_stored_ms, account) = match former {
+            Some(Entry { device, online: _, lineage, report, report_stored_ms, account }) => {
+                (Some(device), lineage, report, report_stored_ms, account)
+            }
+            None => (None, Lineage::begun(marks(&registration, &peer, None)), None, 0, None),
         };
         let bounds = state.bounds_of(imei);
         state.soonest_expiry_ms = state.soonest_expiry_ms.min(peer.certificate.not_after_ms);
         let device = device_of(registration, bounds, peer, id, former.as_ref(), &mut state.texts, now);
         self.queue.put_event(event_of(&device, Kind::Online, None, now));
         self.queue.put_device(device.clone());
-        state.devices.insert(imei, Entry { device, online, lineage, report, report_stored_ms });
+        state.devices.insert(imei, Entry { device, online, lineage, report, report_stored_ms, account });
         state.online += 1;
         state.slot.came = state.slot.came.saturating_add(1);
         state.most_online = state.most_online.max(state.online);

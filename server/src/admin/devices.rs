@@ -12,6 +12,7 @@ use super::Operators;
 use super::problem::Problem;
 use super::query::Parameters;
 use super::time::Time;
+use super::usage::UsageView;
 use crate::registry::{Filter, Page, Registry, Shown, Standing};
 use crate::session::{Bounds, Dialect};
 use crate::store::{Credential, Device, Hold, HoldKind, Report};
@@ -62,6 +63,7 @@ pub(super) struct DeviceView {
     disconnected_at: Option<Time>,
     disconnect_cause: Option<String>,
     status: Option<StatusView>,
+    usage: Option<UsageView>,
     heartbeat_bounds: Option<BoundsView>,
 }
 
@@ -141,7 +143,7 @@ pub(super) fn unknown(imei: Imei) -> Problem {
 }
 
 impl From<Shown> for DeviceView {
-    fn from(Shown { imei, device, online, settings, report }: Shown) -> Self {
+    fn from(Shown { imei, device, online, settings, report, usage }: Shown) -> Self {
         let device = device.as_ref();
         let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let session = device.map(|device| &device.session);
@@ -171,6 +173,7 @@ impl From<Shown> for DeviceView {
             disconnected_at: ended.map(|ended| Time(ended.at_ms)),
             disconnect_cause: ended.map(|ended| ended.cause.to_string()),
             status: report.map(StatusView::from),
+            usage: usage.map(UsageView::from),
             heartbeat_bounds: (settings.bounds != Bounds::NONE).then_some(BoundsView { min_s, max_s }),
         }
     }

@@ -32,7 +32,7 @@ fn device_is_shown_with_all_that_is_known() {
                 "modem": "Quectel EC25", "tls": "1.3", "session_id": 9,
                 "certificate": {"serial": "0a", "issuer": "CN=Fleet CA", "expires_at": "2033-05-18T03:33:20.000Z"},
                 "disconnected_at": "2025-11-24T16:00:00.003Z", "disconnect_cause": "idle", "status": null,
-                "heartbeat_bounds": null,
+                "usage": null, "heartbeat_bounds": null,
             })
         );
     }

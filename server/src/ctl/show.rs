@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::times;
+use super::{times, usage};
 
 pub(super) const DEVICE_HEAD: [&str; 7] =
     ["IMEI", "STATE", "SINCE", "LAST SEEN", "PROTOCOL", "ADDRESS", "MODEM"];
 
-const ABSENT: &str = "-";
+pub(super) const ABSENT: &str = "-";
 
 pub(super) fn device_row(device: &Value, now_ms: i64) -> [String; 7] {
     let since = if is_online(device) { "connected_at" } else { "disconnected_at" };
@@ -47,6 +47,7 @@ pub(super) fn device(device: &Value, now_ms: i64) -> Vec<(&'static str, String)>
         ("  issued by", text(certificate, "issuer")),
         ("  expires", time(certificate, "expires_at", now_ms)),
     ]);
+    pairs.extend(usage::pairs(&device["usage"], now_ms));
     pairs
 }
 
@@ -102,7 +103,7 @@ fn ago(object: &Value, name: &str, now_ms: i64) -> String {
     relative.unwrap_or_else(|| ABSENT.to_owned())
 }
 
-fn time(object: &Value, name: &str, now_ms: i64) -> String {
+pub(super) fn time(object: &Value, name: &str, now_ms: i64) -> String {
     let Some(text) = object[name].as_str() else { return ABSENT.to_owned() };
     match (times::plain(text), times::relative(text, now_ms)) {
         (Some(plain), Some(relative)) => format!("{plain} UTC ({relative})"),

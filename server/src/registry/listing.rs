@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use moorline_protocol::Imei;
 
-use super::{Entry, Registry, State};
+use super::{Entry, Registry, State, UsageReport};
 use crate::session::Dialect;
 use crate::store::{Device, HoldKind, Report, Settings};
 
@@ -79,6 +79,8 @@ pub struct Shown {
     pub settings: Settings,
     /// What it last told of itself.
     pub report: Option<Report>,
+    /// What it last told of its budget to this server's process.
+    pub usage: Option<UsageReport>,
 }
 
 impl Registry {
@@ -172,6 +174,7 @@ impl State {
             online: online.is_some(),
             settings: self.settings.get(&imei).cloned().unwrap_or_default(),
             report: entry.and_then(|entry| entry.report.as_deref().cloned()),
+            usage: entry.and_then(|entry| entry.account.as_ref()).map(|account| account.report.clone()),
         }
     }
 }

@@ -4,8 +4,7 @@ use std::fmt;
 
 use jiff::{Timestamp, tz::TimeZone};
 use moorline_protocol::{
-    DeviceMessage, Hello, MessageError, Rejected, ServerGoodbye, ServerMessage, Status, Time, Usage,
-    Welcome,
+    DeviceMessage, Hello, MessageError, Rejected, ServerGoodbye, ServerMessage, Status, Time, Usage, Welcome,
     classic::{self, ClassicError, Received, Reply, Request, RequestDecoder},
     frame::{Decoder, FrameError, Spill},
 };

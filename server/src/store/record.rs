@@ -106,10 +106,12 @@ pub enum Kind {
     Quarantined,
     /// An operator lets it in again.
     Released,
+    /// A bound of its budget came near, was spent, or is free again.
+    Budget,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Online,
         Self::Offline,
         Self::Replaced,
@@ -121,6 +123,7 @@ impl Kind {
         Self::Blocked,
         Self::Quarantined,
         Self::Released,
+        Self::Budget,
     ];
 
     /// The stable name in the API and in the store.
@@ -138,6 +141,7 @@ impl Kind {
             Self::Blocked => "blocked",
             Self::Quarantined => "quarantined",
             Self::Released => "released",
+            Self::Budget => "budget",
         }
     }
 
