@@ -5,8 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 
 use moorline_protocol::{
-    DeviceMessage, Hello, Imei, Rejected, ServerGoodbye, ServerMessage, Time, Welcome, classic, rejection,
-    server_goodbye,
+    DeviceMessage, Hello, Imei, Rejected, ServerGoodbye, ServerMessage, Time, Usage, Used, Welcome, classic,
+    rejection, server_goodbye,
 };
 use moorline_testbed::certs::DeviceFlaw;
 use moorline_testbed::client::{Client, Settings, hello};
@@ -425,6 +425,32 @@ fn requests_in_one_write_are_answered_each() -> Result<(), Failure> {
     classic.send_bytes(&classic::Request::Heartbeat.encode().repeat(200))?;
     let answer = reply(classic::id::HEARTBEAT, classic::code::OK);
     assert_eq!(classic.hear_bytes(200 * answer.len())?, answer.repeat(200));
+    place.assert_honest_is_served()
+}
+
+/// A device that is in other hands can tell what it has used as often as it likes: it gets a few events an hour for it.
+#[test]
+fn flood_of_usage_makes_few_events() -> Result<(), Failure> {
+    let mut place = Place::new()?;
+    let mut device = place.native()?;
+    let told = |level| {
+        let used = Used { amount: u64::MAX, limit: Some(1), level, peak: level, left_s: u32::MAX };
+        let mut frame = [0; DeviceMessage::MAX_ENCODED];
+        let usage = Usage { hour: used.clone(), day: used.clone(), month: used, ..Usage::default() };
+        let len = DeviceMessage::Usage(usage).encode(&mut frame)?;
+        Ok::<_, Failure>(frame[..len].to_vec())
+    };
+    let turns = [told(0)?, told(2)?, told(1)?, told(255)?].concat();
+    for _ in 0..100 {
+        device.send_bytes(&turns.repeat(25))?;
+    }
+    device.send(&DeviceMessage::Heartbeat)?;
+    assert_eq!(device.hear()?, Some(ServerMessage::HeartbeatAck));
+    let operators = place.server.operators();
+    assert_eq!(operators.device(IMEI)?["usage"]["attempts_per_day"]["level"], "other");
+    device.close()?;
+    let events = operators.wait_events(IMEI, &["budget", "offline"])?;
+    assert_eq!(events.iter().filter(|event| event["kind"] == "budget").count(), 18);
     place.assert_honest_is_served()
 }
 

@@ -11,8 +11,10 @@
 use std::env;
 use std::time::Duration;
 
+use moorline_agent::budget::{Bound, Level, Limits};
 use moorline_agent::keepalive::{Interval, Notice, Settings};
-use moorline_testbed::life::{BUDGET, Life};
+use moorline_protocol::usage_level::{FREE, SPENT};
+use moorline_testbed::life::{BUDGET, Life, Tally};
 use moorline_testbed::network::{Nat, NatKind, Network};
 use moorline_testbed::weather::{Trouble, Weather};
 
@@ -38,6 +40,7 @@ fn device_is_back_after_every_spell_and_harms_no_network() {
         year.attempts_stay_within_the_budget();
         year.silence_fits_the_nat();
         year.only_a_lost_server_spreads_returns();
+        year.usage_is_told_seldom();
     }
 }
 
@@ -50,6 +53,28 @@ fn jumps_of_the_wall_clock_move_no_timer() {
         assert_eq!(with.life.tally.tries, without.life.tally.tries, "seed {seed}");
         assert_eq!(with.life.packets(), without.life.packets(), "seed {seed}");
     }
+}
+
+/// What is spent while the server is dead is free again before anybody can be told; it is told all the same, and once.
+#[test]
+fn server_that_was_dead_hears_what_was_spent_meanwhile() {
+    let mut life = Life::new(Network::new(Nat { kind: NatKind::Healing, timeout: None }, 1), SETTINGS, 1);
+    life.budget.set_limits(Limits { attempts_per_hour: Some(6), ..BUDGET });
+    life.run_for(10 * MINUTE);
+    let levels = |life: &Life| -> Vec<_> {
+        life.tally.usages.iter().map(|usage| (usage.hour.level, usage.hour.peak)).collect()
+    };
+    assert_eq!(levels(&life), [(FREE, FREE)]);
+    life.kill_server();
+    life.run_for(5 * HOUR);
+    let spent = life.tally.levels.iter().filter(|level| **level == (Bound::Hour, Level::Spent)).count();
+    assert!(spent >= 4, "{:?}", life.tally.levels);
+    life.start_server();
+    life.run_for(2 * HOUR);
+    assert!(life.is_online());
+    assert_eq!(levels(&life), [(FREE, FREE), (FREE, SPENT)]);
+    life.run_for(30 * DAY);
+    assert_eq!(levels(&life).len(), 2);
 }
 
 struct Year {
@@ -110,6 +135,13 @@ impl Year {
     fn only_a_lost_server_spreads_returns(&self) {
         let spread = self.life.tally.spread;
         assert!(spread <= self.deaths, "seed {}: {spread} for {} deaths", self.seed, self.deaths);
+    }
+
+    /// Once a day at most, and whenever a bound comes to another level.
+    fn usage_is_told_seldom(&self) {
+        let Tally { usages, levels, .. } = &self.life.tally;
+        let (told, most) = (usages.len(), 365 + 15 + levels.len());
+        assert!(told > 12 && told <= most, "seed {}: told {told} times", self.seed);
     }
 
     fn silence_fits_the_nat(&self) {
