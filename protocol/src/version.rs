@@ -5,7 +5,8 @@
 //! - Within a version the enums only grow. A discriminant is never reused and a variant never changes its fields: a new
 //!   field means a new variant.
 //! - A body whose discriminant the receiver does not know is skipped and counted. So a newer peer may send a new message
-//!   to an older one, and must not depend on its being understood.
+//!   to an older one, and must not depend on its being understood. Of the device's, Usage is such a message: the first
+//!   servers of `moorline/1` know the discriminants up to 6.
 //! - Codes and reasons are plain numbers, and one that is not known is read as "other".
 //! - `protocol/tests/wire/` pins every byte. Those files are added to and never edited.
 
