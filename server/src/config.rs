@@ -253,7 +253,7 @@ pub fn describe(config: &Config) -> String {
          devices connect to {devices} over TLS {versions}, operators to http://{operators}\n\
          certificate {certificate}, key {key}\n\
          {balancers}devices' certificates come from {ca}, revocation list: {crl}\n\
-         devices are known in {store}{state}",
+         devices are known in {store}{state}{events}",
         file = config.file.display(),
         devices = config.devices,
         versions = if tls.admit_tls12 { "1.3 and 1.2" } else { "1.3" },
@@ -263,6 +263,10 @@ pub fn describe(config: &Config) -> String {
         } else {
             format!("load balancers in {} say where devices come from (PROXY protocol 2)\n", config.proxies)
         },
+        events = config
+            .webhook
+            .as_ref()
+            .map_or_else(String::new, |webhook| format!("\nevents are posted to {}", webhook.shown())),
         certificate = tls.certificate.display(),
         key = tls.key.display(),
         ca = tls.client_ca.display(),

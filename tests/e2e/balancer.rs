@@ -4,12 +4,14 @@
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 
-use moorline_protocol::{Imei, ServerMessage};
+use moorline_protocol::{DeviceMessage, Imei, ServerMessage};
 use moorline_testbed::client::{Client, Settings};
 use moorline_testbed::failure::Failure;
-use moorline_testbed::process::PATIENCE;
-use moorline_testbed::rig::{IMEI, Rig, Server};
+use moorline_testbed::left_out::left_out;
+use moorline_testbed::process::{PATIENCE, Program};
+use moorline_testbed::rig::{IMEI, Rig, Server, free_address};
 use serde_json::Value;
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -201,6 +203,43 @@ fn nothing_is_left_of_broken_headers() -> Result<(), Failure> {
     })?;
     let after = descriptors()?;
     assert!(after <= before + 4, "{before} descriptors became {after}");
+    Ok(())
+}
+
+/// Debian's haproxy, where it is installed.
+#[test]
+fn haproxy_introduces_devices_and_checks_in_silence() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let mut server = rig.server()?.set("listen.proxy_from", "127.0.0.0/8").start()?;
+    let (front, config) = (free_address()?, rig.folder().join("haproxy.cfg"));
+    let text = format!(
+        "defaults\n mode tcp\n timeout connect 5s\n timeout client 1m\n timeout server 1m\n\
+         listen devices\n bind {front}\n server one {} send-proxy-v2 check inter 50ms\n",
+        server.devices()
+    );
+    fs::write(&config, text)?;
+    // As a master and its worker, for then it says when it listens.
+    let started = Program::start(Command::new("haproxy").args(["-W", "-db", "-f"]).arg(&config));
+    let Ok(mut haproxy) = started else {
+        left_out("a real load balancer: haproxy is not installed (apt install haproxy)");
+        return Ok(());
+    };
+    haproxy.wait_for("Loading success")?;
+    #[expect(clippy::disallowed_methods, reason = "a device's socket on loopback")]
+    let socket = TcpStream::connect(front)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let own = socket.local_addr()?;
+    let mut client = register(&settings(&rig)?, socket)?;
+    assert_eq!(shown_address(&server)?, own.to_string());
+    for _ in 0..50 {
+        client.send(&DeviceMessage::Heartbeat)?;
+        assert_eq!(client.hear()?, Some(ServerMessage::HeartbeatAck));
+    }
+    drop(client);
+    drop(haproxy);
+    server.stop()?;
+    let noise = server.lines().into_iter().filter(|line| line.contains(" WARN ")).collect::<Vec<_>>();
+    assert!(noise.is_empty(), "{noise:#?}");
     Ok(())
 }
 
