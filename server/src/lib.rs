@@ -12,6 +12,7 @@ pub mod config;
 pub mod connection;
 pub mod ctl;
 pub mod exit;
+pub mod expiry;
 pub mod identity;
 pub mod listener;
 pub mod log;

@@ -34,9 +34,8 @@ use crate::exit::Exit;
 use crate::identity::Certificate;
 use crate::metrics::Metrics;
 use crate::session::{Bounds, Cause, Dialect, Registration, Rejection};
-use crate::store::{
-    Credential, Device, Ended, Event, Fleet, Kind, LastSession, Queue, Report, SLOT_MS, Settings, Slot,
-};
+use crate::store::{Device, Ended, Event, Fleet, Kind, LastSession, Queue, Report, SLOT_MS, Settings, Slot};
+pub use certificates::ByRemaining;
 pub use decisions::Outdated;
 use lineage::{Lineage, Marks};
 pub use listing::{Counts, Filter, Page, Shown, Standing};
@@ -450,8 +449,9 @@ impl Registry {
         };
         let bounds = state.bounds_of(imei);
         state.soonest_expiry_ms = state.soonest_expiry_ms.min(peer.certificate.not_after_ms);
-        let device = device_of(registration, bounds, peer, id, former.as_ref(), &mut state.texts, now);
+        let mut device = device_of(registration, bounds, peer, id, former.as_ref(), &mut state.texts, now);
         self.queue.put_event(event_of(&device, Kind::Online, None, now));
+        self.tell_expiry(&mut device, &mut state.texts, now);
         self.queue.put_device(device.clone());
         state.devices.insert(imei, Entry { device, online, lineage, report, report_stored_ms, account });
         state.online += 1;
@@ -575,11 +575,7 @@ fn device_of(
             heartbeat_s: heartbeat.map(|wish| whole_seconds(wish.granted(bounds))),
             ended: None,
         },
-        certificate: Some(Credential {
-            serial: peer.certificate.serial.into(),
-            issuer: texts.share(&peer.certificate.issuer),
-            not_after_ms: peer.certificate.not_after_ms,
-        }),
+        certificate: Some(certificates::shown(peer.certificate, former, texts)),
     }
 }
 

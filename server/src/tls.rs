@@ -21,6 +21,7 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{CertificateError, Error};
 
 use crate::clock::Now;
+use crate::expiry::Remaining;
 use crate::identity::Certificate;
 use crate::session::Dialect;
 pub use lists::Revoked;
@@ -136,6 +137,25 @@ impl TlsSource {
     #[must_use]
     pub fn reading(&self) -> u64 {
         self.material.load().reading
+    }
+
+    /// What is in force and should not be, or not for long.
+    #[must_use]
+    pub fn warnings(&self, now: Now) -> Vec<String> {
+        self.material.load().warnings(now)
+    }
+
+    /// How urgent it is to do something about the server's certificate and about each list: a step that rises is worth the
+    /// [`Self::warnings`].
+    #[must_use]
+    pub fn urgency(&self, now: Now) -> Vec<Remaining> {
+        self.material.load().urgency(now)
+    }
+
+    /// When the server's certificate ends, and when the first of the lists in force is due, UTC milliseconds since 1970.
+    #[must_use]
+    pub fn ends(&self) -> (i64, Option<i64>) {
+        self.material.load().ends()
     }
 
     /// Whom the lists in force revoke.

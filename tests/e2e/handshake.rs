@@ -322,7 +322,7 @@ fn certificate_that_expired_since_is_refused_to_those_who_resume_and_those_who_s
     let source = source(&pki)?;
     let config = Arc::new(Settings::new(&pki, Some(&pki.device(imei()?)?))?.into_config());
     let today = now();
-    let after_its_end = Now { utc_ms: today.utc_ms + 31 * 24 * 60 * 60 * 1000, ..today };
+    let after_its_end = Now { utc_ms: today.utc_ms + 51 * 24 * 60 * 60 * 1000, ..today };
 
     let mut stays = shaken(&source, &config)?;
     assert!(!source.judge(&mut stays, today).map_err(|refusal| Failure::new(refusal.text))?.resumed);

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use moorline_certs::{Authority, PrivateKey, Revoked, Serial, Validity};
 use moorline_protocol::{Imei, ServerMessage, rejection, server_goodbye};
 use moorline_server::clock::now;
+use moorline_server::expiry::Remaining;
 use moorline_server::store::Credential;
 use moorline_server::tls::{Look, TlsSettings, TlsSource};
-use moorline_testbed::certs::{Credentials, Pki, month};
+use moorline_testbed::certs::{Credentials, Pki, lasting};
 use moorline_testbed::client::{Client, Settings};
 use moorline_testbed::failure::Failure;
 use moorline_testbed::rig::{IMEI, Rig, Server};
@@ -120,7 +121,7 @@ fn session_ends_with_its_certificate() -> Result<(), Failure> {
     let server = rig.server()?.start()?;
     let short = |seconds: i64| -> Result<Credentials, Failure> {
         let not_after = OffsetDateTime::now_utc() + time::Duration::seconds(seconds);
-        rig.pki().device_valid(IMEI.parse()?, Validity { not_after, ..month() })
+        rig.pki().device_valid(IMEI.parse()?, Validity { not_after, ..lasting() })
     };
     // The other one outlives it: the watch goes on to the next.
     let lasting = rig.pki().device(OTHER.parse()?)?;
@@ -132,8 +133,8 @@ fn session_ends_with_its_certificate() -> Result<(), Failure> {
         hears_of_its_certificate(&mut silent)?;
         let took = instant().duration_since(began);
         assert!(took < Duration::from_secs(6) + GONE, "round {round}: {took:?}");
-        let events = server.operators().wait_events(IMEI, &["online", "offline"])?;
-        let gone = events.last().expect("there are two");
+        let events = server.operators().wait_events(IMEI, &["online", "certificate_expiring", "offline"])?;
+        let gone = events.last().expect("there are three");
         assert_eq!(
             (&gone["cause"], &gone["text"]),
             (&"expired".into(), &"its certificate has expired".into())
@@ -206,6 +207,7 @@ fn holds(source: &TlsSource, device: &Credentials) -> bool {
         serial: device.serial.to_string().to_lowercase().trim_start_matches('0').into(),
         issuer: "CN=Moorline test CA".into(),
         not_after_ms: 0,
+        told: Remaining::Later,
     })
 }
 
@@ -213,25 +215,25 @@ fn holds(source: &TlsSource, device: &Credentials) -> bool {
 fn list_of_no_use_leaves_the_one_in_force() -> Result<(), Failure> {
     let place = Place::new()?;
     let (bad, worse) = (place.pki.device(IMEI.parse()?)?, place.pki.device(OTHER.parse()?)?);
-    place.replace(&list_of(&place.pki, 5, &[&bad], month())?)?;
+    place.replace(&list_of(&place.pki, 5, &[&bad], lasting())?)?;
     let source = place.source(&place.pki.ca())?;
     assert!(holds(&source, &bad) && !holds(&source, &worse));
 
     let stranger = Pki::new()?;
     let (key, today) = (PrivateKey::generate()?, OffsetDateTime::now_utc());
-    let named = Authority::create("Another CA", key, &Serial::random()?, month())?;
+    let named = Authority::create("Another CA", key, &Serial::random()?, lasting())?;
     let yesterday =
         Validity { not_before: today - time::Duration::WEEK, not_after: today - time::Duration::DAY };
-    let whole = list_of(&place.pki, 6, &[&worse], month())?;
+    let whole = list_of(&place.pki, 6, &[&worse], lasting())?;
     let cases = [
         ("no list at all".to_owned(), "holds no revocation list in PEM"),
         (String::new(), "holds no revocation list in PEM"),
         (whole[..whole.len() / 2].to_owned(), "is not PEM"),
         ("-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n".to_owned(), "this is no revocation list"),
         // The stranger's CA has the same name.
-        (list_of(&stranger, 6, &[&worse], month())?, "that CA of tls.client_ca did not sign it"),
-        (named.crl(6, &[], month())?, "no revocation list of \"CN=Moorline test CA\""),
-        (list_of(&place.pki, 4, &[&worse], month())?, "has number 4, and number 5 is in force"),
+        (list_of(&stranger, 6, &[&worse], lasting())?, "that CA of tls.client_ca did not sign it"),
+        (named.crl(6, &[], lasting())?, "no revocation list of \"CN=Moorline test CA\""),
+        (list_of(&place.pki, 4, &[&worse], lasting())?, "has number 4, and number 5 is in force"),
         (list_of(&place.pki, 6, &[&worse], yesterday)?, "is overdue since 20"),
     ];
     for (text, words) in cases {
@@ -264,7 +266,7 @@ fn every_way_to_put_a_list_in_place_is_noticed() -> Result<(), Failure> {
     let mut number = 0;
     let mut next = |revoked: &[&Credentials]| {
         number += 1;
-        list_of(&place.pki, number, revoked, month())
+        list_of(&place.pki, number, revoked, lasting())
     };
     place.replace(&next(&[])?)?;
     let source = place.source(&place.pki.ca())?;
@@ -301,8 +303,8 @@ fn lists_of_two_authorities_of_one_name_are_kept_apart() -> Result<(), Failure> 
     fs::write(&both, fs::read_to_string(place.pki.ca())? + &fs::read_to_string(newer.ca())?)?;
     let old_bad = place.pki.device(IMEI.parse()?)?;
     let new_bad = newer.device(OTHER.parse()?)?;
-    let old_list = list_of(&place.pki, 7, &[&old_bad], month())?;
-    let new_list = list_of(&newer, 1, &[&new_bad], month())?;
+    let old_list = list_of(&place.pki, 7, &[&old_bad], lasting())?;
+    let new_list = list_of(&newer, 1, &[&new_bad], lasting())?;
     place.replace(&(old_list.clone() + &new_list))?;
     let source = place.source(&both)?;
     for (pki, device, revoked) in [

@@ -125,7 +125,7 @@ impl Pki {
     /// # Errors
     /// The files cannot be written.
     pub fn server(&self) -> Result<Credentials, Failure> {
-        self.server_valid(month())
+        self.server_valid(lasting())
     }
 
     /// As [`Self::server`], for such a time.
@@ -143,7 +143,7 @@ impl Pki {
     /// # Errors
     /// The files cannot be written.
     pub fn device(&self, imei: Imei) -> Result<Credentials, Failure> {
-        self.device_valid(imei, month())
+        self.device_valid(imei, lasting())
     }
 
     /// As [`Self::device`], for such a time.
@@ -173,7 +173,7 @@ impl Pki {
             DeviceFlaw::Expired => self.device_valid(imei, past()),
             DeviceFlaw::NotYetValid => self.device_valid(imei, future()),
             DeviceFlaw::WrongCa => self.keep(&name, Role::Device, |key, serial| {
-                Ok(self.another()?.issue_device(imei, key, serial, month())?.pem)
+                Ok(self.another()?.issue_device(imei, key, serial, lasting())?.pem)
             }),
             DeviceFlaw::ForServers => odd(&|params| {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -198,11 +198,11 @@ impl Pki {
             ServerFlaw::Expired => self.server_valid(past()),
             ServerFlaw::NotYetValid => self.server_valid(future()),
             ServerFlaw::WrongCa => self.keep(&name, Role::Server, |key, serial| {
-                Ok(self.another()?.issue_server(&local_names()?, key, serial, month())?.pem)
+                Ok(self.another()?.issue_server(&local_names()?, key, serial, lasting())?.pem)
             }),
             ServerFlaw::WrongName => self.keep(&name, Role::Server, |key, serial| {
                 let names = ServerNames::new(["elsewhere.example"], [])?;
-                Ok(self.authority.issue_server(&names, key, serial, month())?.pem)
+                Ok(self.authority.issue_server(&names, key, serial, lasting())?.pem)
             }),
             ServerFlaw::ForClients => self.keep(&name, Role::Server, |key, serial| {
                 let mut params = leaf_params("localhost", &serial);
@@ -219,7 +219,7 @@ impl Pki {
     /// # Errors
     /// The file cannot be written.
     pub fn crl(&self, revoked: &[&Credentials]) -> Result<PathBuf, Failure> {
-        self.crl_valid(revoked, month())
+        self.crl_valid(revoked, lasting())
     }
 
     /// As [`Self::crl`], but the next list was due yesterday.
@@ -252,7 +252,7 @@ impl Pki {
 
     fn keep_version1(&self, name: &str, role: Role, common_name: &str) -> Result<Credentials, Failure> {
         self.keep(name, role, |key, serial| {
-            version1::sign(&self.authority, common_name, key, &serial, month())
+            version1::sign(&self.authority, common_name, key, &serial, lasting())
         })
     }
 
@@ -278,10 +278,10 @@ impl Pki {
     }
 }
 
-/// A validity from yesterday for a month.
+/// A validity from yesterday for fifty days: so many that nobody is told of their end.
 #[must_use]
-pub fn month() -> Validity {
-    Validity::days(OffsetDateTime::now_utc(), 30)
+pub fn lasting() -> Validity {
+    Validity::days(OffsetDateTime::now_utc(), 50)
 }
 
 /// A validity that ended yesterday.
@@ -314,7 +314,7 @@ fn device_params(imei: Imei, serial: &Serial) -> Result<CertificateParams, Failu
 }
 
 fn leaf_params(name: &str, serial: &Serial) -> CertificateParams {
-    let mut params = bare_params(name, serial, month());
+    let mut params = bare_params(name, serial, lasting());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     params

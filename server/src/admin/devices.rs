@@ -13,14 +13,26 @@ use super::problem::Problem;
 use super::query::Parameters;
 use super::time::Time;
 use super::usage::UsageView;
+use crate::clock;
+use crate::expiry;
 use crate::registry::{Filter, Page, Registry, Shown, Standing};
 use crate::session::{Bounds, Dialect};
 use crate::store::{Credential, Device, Hold, HoldKind, Report};
 
 const MAX_LIMIT: usize = 1000;
 const DEFAULT_LIMIT: usize = 100;
-const PARAMETERS: [&str; 9] =
-    ["limit", "after", "online", "seen", "state", "protocol", "agent_version", "signal_below", "search"];
+const PARAMETERS: [&str; 10] = [
+    "limit",
+    "after",
+    "online",
+    "seen",
+    "state",
+    "protocol",
+    "agent_version",
+    "signal_below",
+    "certificate",
+    "search",
+];
 const STATES: [(&str, Standing); 3] = [
     ("active", Standing::Active),
     ("blocked", Standing::Held(HoldKind::Blocked)),
@@ -101,11 +113,16 @@ pub(super) async fn list(State(operators): State<Operators>, uri: Uri) -> Result
     let parameters = Parameters::read(&uri, &PARAMETERS)?;
     let limit = parameters.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let after: Option<Imei> = parameters.parsed("after", "an IMEI")?;
+    let now_ms = clock::now().utc_ms;
     let filter = Filter {
         online: parameters.choice("online", &[("true", true), ("false", false)])?,
         seen: parameters.choice("seen", &[("true", true), ("false", false)])?,
         standing: parameters.choice("state", &STATES)?,
         agent_version: parameters.text("agent_version").map(str::to_owned),
+        certificate_ends: parameters.choice(
+            "certificate",
+            &[("expiring", expiry::soon(now_ms)), ("expired", expiry::past(now_ms))],
+        )?,
         signal_below: parameters.number("signal_below", -200..=0)?,
         dialect: parameters
             .choice("protocol", &[("native", Dialect::Native), ("classic", Dialect::Classic)])?,
@@ -180,7 +197,7 @@ impl From<Shown> for DeviceView {
 }
 
 impl From<&Credential> for CertificateView {
-    fn from(Credential { serial, issuer, not_after_ms }: &Credential) -> Self {
+    fn from(Credential { serial, issuer, not_after_ms, told: _ }: &Credential) -> Self {
         Self { serial: serial.to_string(), issuer: issuer.to_string(), expires_at: Time(*not_after_ms) }
     }
 }

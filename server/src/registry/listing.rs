@@ -50,6 +50,8 @@ pub struct Filter {
     pub agent_version: Option<String>,
     /// Those whose last report told of a signal below this, dBm.
     pub signal_below: Option<i16>,
+    /// Those whose certificate ends between these two moments, UTC milliseconds since 1970.
+    pub certificate_ends: Option<(i64, i64)>,
     /// Those with this text, in lower case, in their IMEI, label, address, modem, version, application id or certificate
     /// serial.
     pub search: Option<String>,
@@ -187,6 +189,7 @@ impl Filter {
             && self.dialect.is_none()
             && self.agent_version.is_none()
             && self.signal_below.is_none()
+            && self.certificate_ends.is_none()
             && self.search.is_none()
     }
 
@@ -194,6 +197,8 @@ impl Filter {
         let device = entry.map(|entry| &entry.device);
         let online = entry.is_some_and(|entry| entry.online.is_some());
         let signal = entry.and_then(|entry| entry.report.as_ref()?.status.signal_dbm);
+        let end =
+            device.and_then(|device| device.certificate.as_ref()).map(|certificate| certificate.not_after_ms);
         let standing = settings
             .and_then(|settings| settings.hold.as_ref())
             .map_or(Standing::Active, |hold| Standing::Held(hold.kind));
@@ -206,6 +211,9 @@ impl Filter {
                 .as_deref()
                 .is_none_or(|wanted| device.is_some_and(|device| &*device.agent_version == wanted))
             && self.signal_below.is_none_or(|wanted| signal.is_some_and(|signal| signal < wanted))
+            && self
+                .certificate_ends
+                .is_none_or(|(from, to)| end.is_some_and(|end| (from..=to).contains(&end)))
             && self.search.as_deref().is_none_or(|search| mentions(imei, device, settings, search))
     }
 }

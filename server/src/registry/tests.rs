@@ -123,7 +123,7 @@ impl Rig {
         Self::with(Fleet::default(), Register::Open)
     }
 
-    fn with(fleet: Fleet, register: Register) -> Self {
+    pub(super) fn with(fleet: Fleet, register: Register) -> Self {
         let queue = Arc::new(Queue::new());
         let registry = Registry::new(fleet, register, Arc::clone(&queue), Arc::new(Metrics::new()), at(0));
         Self { registry, queue }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use moorline_protocol::Imei;
 
+use crate::expiry::Remaining;
 use crate::session::Dialect;
 
 /// A device and its latest session.
@@ -79,6 +80,8 @@ pub struct Credential {
     pub issuer: Arc<str>,
     /// When it expires.
     pub not_after_ms: i64,
+    /// How near that was when operators were told last.
+    pub told: Remaining,
 }
 
 /// What can happen to a device.
@@ -108,10 +111,12 @@ pub enum Kind {
     Released,
     /// A bound of its budget came near, was spent, or is free again.
     Budget,
+    /// The time of its certificate is nearly up.
+    CertificateExpiring,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Online,
         Self::Offline,
         Self::Replaced,
@@ -124,6 +129,7 @@ impl Kind {
         Self::Quarantined,
         Self::Released,
         Self::Budget,
+        Self::CertificateExpiring,
     ];
 
     /// The stable name in the API and in the store.
@@ -142,6 +148,7 @@ impl Kind {
             Self::Quarantined => "quarantined",
             Self::Released => "released",
             Self::Budget => "budget",
+            Self::CertificateExpiring => "certificate_expiring",
         }
     }
 

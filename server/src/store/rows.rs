@@ -12,6 +12,7 @@ use rusqlite::{Row, ToSql, Transaction, named_params};
 
 use super::record::{Credential, Device, Ended, Event, Kind, LastSession, StoredEvent};
 use super::settings::{Hold, HoldKind, Settings};
+use crate::expiry::Remaining;
 use crate::session::{Bounds, Dialect};
 
 type Result<T> = rusqlite::Result<T>;
@@ -20,11 +21,12 @@ pub(super) fn put_device(transaction: &Transaction<'_>, device: &Device) -> Resu
     let Device { session, certificate, .. } = device;
     let ended = session.ended.as_ref();
     let certificate = certificate.as_ref();
+    let told = certificate.map(|certificate| certificate.told).filter(|told| *told != Remaining::Later);
     transaction
         .prepare_cached(
             "INSERT OR REPLACE INTO devices VALUES (:imei, :app_id, :agent_version, :modem, :first_seen, :last_seen, \
              :session_id, :connected_at, :address, :protocol, :tls, :heartbeat_s, :ended_at, :ended_cause, \
-             :certificate_serial, :certificate_issuer, :certificate_expires)",
+             :certificate_serial, :certificate_issuer, :certificate_expires, :certificate_told)",
         )?
         .execute(named_params! {
             ":imei": Text(device.imei),
@@ -44,6 +46,7 @@ pub(super) fn put_device(transaction: &Transaction<'_>, device: &Device) -> Resu
             ":certificate_serial": certificate.map(|certificate| &certificate.serial),
             ":certificate_issuer": certificate.map(|certificate| &certificate.issuer),
             ":certificate_expires": certificate.map(|certificate| certificate.not_after_ms),
+            ":certificate_told": told.map(Remaining::as_str),
         })
         .map(drop)
 }
@@ -72,7 +75,16 @@ pub(super) fn device(row: &Row<'_>) -> Result<Device> {
 fn certificate(row: &Row<'_>) -> Result<Option<Credential>> {
     let named: Option<(Box<str>, Arc<str>)> = both(row, "certificate_serial", "certificate_issuer")?;
     let expires: Option<i64> = row.get("certificate_expires")?;
-    Ok(named.zip(expires).map(|((serial, issuer), not_after_ms)| Credential { serial, issuer, not_after_ms }))
+    let told = match row.get::<_, Option<Box<str>>>("certificate_told")? {
+        Some(name) => Remaining::from_name(&name).ok_or_else(|| strange("certificate_told", &name))?,
+        None => Remaining::Later,
+    };
+    Ok(named.zip(expires).map(|((serial, issuer), not_after_ms)| Credential {
+        serial,
+        issuer,
+        not_after_ms,
+        told,
+    }))
 }
 
 /// A revision that is not newer than the one there leaves it alone.

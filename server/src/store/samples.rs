@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use moorline_protocol::Imei;
 
 use super::{Batch, Credential, Device, Ended, Event, EventQuery, Kind, LastSession};
+use crate::expiry::Remaining;
 use crate::session::Dialect;
 
 pub(crate) const EVERYTHING: EventQuery = EventQuery { after: Some(0), imei: None, limit: usize::MAX };
@@ -34,6 +35,7 @@ pub(crate) fn device(n: usize) -> Device {
             serial: "0a".into(),
             issuer: "CN=Fleet CA".into(),
             not_after_ms: 2_000_000_000_000,
+            told: if n > 1 { Remaining::Month } else { Remaining::Later },
         }),
     }
 }

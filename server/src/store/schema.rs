@@ -6,8 +6,13 @@ use rusqlite::Connection;
 const APPLICATION_ID: i32 = 0x6d6f_6f72;
 
 /// Each step leads from the version of its index to the next; version 0 is an empty file.
-pub(super) const STEPS: &[&str] =
-    &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql"), include_str!("v4.sql")];
+pub(super) const STEPS: &[&str] = &[
+    include_str!("v1.sql"),
+    include_str!("v2.sql"),
+    include_str!("v3.sql"),
+    include_str!("v4.sql"),
+    include_str!("v5.sql"),
+];
 
 /// Why a file is not brought to the newest version.
 #[derive(Debug)]

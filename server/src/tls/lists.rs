@@ -12,7 +12,7 @@ use x509_parser::asn1_rs::{Any, BitString};
 use x509_parser::num_bigint::BigUint;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 
-use super::refusal::day;
+use crate::expiry::day;
 use crate::identity::quoted;
 use crate::store::Credential;
 

@@ -17,10 +17,10 @@ use rustls_pemfile::Item;
 
 use super::lists::Lists;
 use super::own;
-use super::refusal::day;
 use super::resumption::Sessions;
 use super::verifier::ClientVerifier;
 use crate::clock::Now;
+use crate::expiry::{Remaining, day, ends_on};
 use crate::identity::{Certificate, Unreadable};
 
 /// What `[tls]` says.
@@ -60,6 +60,8 @@ struct Validity {
     from_ms: i64,
     until_ms: i64,
     then: &'static str,
+    /// Whether its end is worth a word before it comes. A list is made for weeks or days, and renewed.
+    early: bool,
 }
 
 impl Material {
@@ -137,14 +139,14 @@ impl Material {
     /// What is used all the same, and should not be.
     pub(super) fn warnings(&self, now: Now) -> Vec<String> {
         let doubtful = |validity: Validity| {
-            let fault = match now.utc_ms {
-                late if late > validity.until_ms => format!("expired on {}", day(validity.until_ms)),
-                early if early < validity.from_ms => {
-                    format!("is not valid before {}", day(validity.from_ms))
-                }
+            let Validity { what, from_ms, until_ms, then, early } = validity;
+            let fault = match Remaining::at(now.utc_ms, until_ms) {
+                Remaining::Nothing => format!("expired on {}", day(until_ms)),
+                _ if now.utc_ms < from_ms => format!("is not valid before {}", day(from_ms)),
+                Remaining::Month | Remaining::Week if early => ends_on(now.utc_ms, until_ms),
                 _ => return None,
             };
-            Some(format!("{} {fault}: {}", validity.what, validity.then))
+            Some(format!("{what} {fault}: {then}"))
         };
         let own = self.own.cert.first();
         let doubts = own.map(own::doubts).into_iter().flatten();
@@ -161,18 +163,35 @@ impl Material {
         self.validity().filter_map(doubtful).chain(doubts.map(of_own)).chain(strangers).collect()
     }
 
+    /// How urgent it is to do something about each: the server's certificate, then the lists.
+    pub(super) fn urgency(&self, now: Now) -> Vec<Remaining> {
+        let step = |one: Validity| match Remaining::at(now.utc_ms, one.until_ms) {
+            Remaining::Month | Remaining::Week if !one.early => Remaining::Later,
+            step => step,
+        };
+        self.validity().map(step).collect()
+    }
+
+    /// When the server's certificate ends, and when the first of the lists is due.
+    pub(super) fn ends(&self) -> (i64, Option<i64>) {
+        let own = self.validity().find(|one| one.early).map_or(i64::MAX, |own| own.until_ms);
+        (own, self.lists.iter().map(|list| list.until_ms).min())
+    }
+
     fn validity(&self) -> impl Iterator<Item = Validity> {
         let own = self.own.cert.first().and_then(|leaf| Certificate::read(leaf).ok()).map(|leaf| Validity {
             what: format!("the server's certificate in {}", self.settings.certificate.display()),
             from_ms: leaf.not_before_ms,
             until_ms: leaf.not_after_ms,
-            then: "devices whose clock is right refuse it",
+            then: "devices whose clock is right refuse one that has expired",
+            early: true,
         });
         let lists = self.lists.iter().map(|list| Validity {
             what: format!("the revocation list of {:?}", list.issuer),
             from_ms: list.from_ms,
             until_ms: list.until_ms,
             then: "it is used all the same, and knows nothing of what was revoked since",
+            early: false,
         });
         own.into_iter().chain(lists)
     }

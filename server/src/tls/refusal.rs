@@ -1,9 +1,9 @@
 //! Why a handshake failed, in words that a person can act on.
 
-use jiff::Timestamp;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use super::verifier;
+use crate::expiry::day;
 use crate::identity::{Certificate, Unreadable, quoted};
 use crate::session::Cause;
 
@@ -139,11 +139,4 @@ fn certificate_words(fault: &CertificateError, certificate: &Certificate) -> (&'
         CertificateError::Revoked => (REVOKED, "client certificate is revoked".to_owned()),
         other => ("bad_certificate", format!("client certificate is refused: {other}")),
     }
-}
-
-pub(super) fn day(ms: i64) -> String {
-    Timestamp::from_millisecond(ms).map_or_else(
-        |_| "a date out of range".to_owned(),
-        |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-    )
 }

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock;
+use crate::expiry::Remaining;
 use crate::session::Bounds;
 use crate::store::history::HOUR_MS;
 use crate::store::samples::{EVERYTHING, device, event, events, imei};
@@ -233,6 +234,8 @@ fn file_of_the_first_version_is_still_read() {
     assert_eq!(fleet.devices[0].session.address.to_string(), "[::1]:5");
     assert_eq!(ids(&store, &EVERYTHING), [1]);
     // What came with later versions is there.
+    let told = fleet.devices[0].certificate.as_ref().map(|certificate| certificate.told);
+    assert_eq!(told, Some(Remaining::Later));
     assert!(fleet.settings.is_empty());
     store.keep(&[(imei(2), settings(2))]).unwrap();
     drop(store);
@@ -318,7 +321,7 @@ fn newer_database_is_refused_in_words() {
     drop(newer);
     let refused = refusal_of(&fs::read(folder.file()).unwrap());
     assert!(
-        refused.contains("a newer moorline-server made this file (version 7, and this one knows 4)"),
+        refused.contains("a newer moorline-server made this file (version 7, and this one knows 5)"),
         "{refused}"
     );
 }
