@@ -318,12 +318,22 @@ fn lists_of_two_authorities_of_one_name_are_kept_apart() -> Result<(), Failure> 
         let reason = refusal.map(|refusal| refusal.reason);
         assert_eq!(reason, revoked.then_some("revoked"), "{} {device:?}", pki.ca().display());
     }
+    // Once the old one is trusted no more, its list is passed over, and holds nobody up who bears its name.
+    let change = |client_ca: &Path| -> Result<(), Failure> {
+        let settings = place.settings(client_ca)?;
+        source.reload(&settings, now()).map_err(|mistakes| Failure::new(mistakes.to_string()))
+    };
+    change(&newer.ca())?;
+    assert!(source.warnings(now()).iter().any(|warning| warning.contains("it is passed over")));
+    assert!(holds(&source, &new_bad) && !holds(&source, &old_bad));
+    let config = Settings::new(&place.pki, Some(&newer.device(IMEI.parse()?)?))?.into_config();
+    assert!(shaken(&source, &Arc::new(config))?.is_ok());
+    change(&both)?;
+    assert!(holds(&source, &new_bad) && holds(&source, &old_bad));
     // The old one's list goes when its CA does, and not before.
     place.replace(&new_list)?;
     assert!(matches!(looked(&source), Look::Refused(_)));
-    source
-        .reload(&place.settings(&newer.ca())?, now())
-        .map_err(|mistakes| Failure::new(mistakes.to_string()))?;
+    change(&newer.ca())?;
     assert!(holds(&source, &new_bad) && !holds(&source, &old_bad));
     Ok(())
 }

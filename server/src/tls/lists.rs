@@ -18,7 +18,12 @@ use crate::store::Credential;
 
 /// The lists of one file.
 #[derive(Debug, Default)]
-pub(super) struct Lists(Vec<List>);
+pub(super) struct Lists {
+    used: Vec<List>,
+    /// Whose lists were passed over: they bear the name of a CA that is trusted and did not sign them, as a former one of
+    /// that name did. webpki would hold that CA's devices against them.
+    pub(super) passed_over: Vec<String>,
+}
 
 /// One of them.
 #[derive(Debug)]
@@ -53,24 +58,37 @@ impl Lists {
         authorities: &[CertificateDer<'static>],
         algorithms: &WebPkiSupportedAlgorithms,
     ) -> Result<Self, String> {
-        let read = lists.into_iter().enumerate().map(|(index, der)| {
-            List::new(der, authorities, algorithms)
-                .map_err(|fault| format!("{}: revocation list {}: {fault}", path.display(), index + 1))
-        });
-        let mut lists: Vec<_> = read.collect::<Result<_, _>>()?;
-        // Of a CA's lists the newest counts; webpki goes by the first.
-        lists.sort_by(|one, other| other.number.cmp(&one.number));
-        let mut newest: Vec<List> = Vec::new();
-        for list in lists {
-            if !newest.iter().any(|newer| newer.is_of_the_same(&list)) {
-                newest.push(list);
+        let named = |index: usize| format!("{}: revocation list {}", path.display(), index + 1);
+        let (mut read, mut unsigned) = (Vec::new(), Vec::new());
+        for (index, der) in lists.into_iter().enumerate() {
+            let list = List::read(der, authorities, algorithms);
+            match list.map_err(|fault| format!("{}: {fault}", named(index)))? {
+                Signed::ByNamesake(issuer) => unsigned.push((index, issuer)),
+                Signed::Well(list) => read.push(list),
             }
         }
-        Ok(Self(newest))
+        let has_own = |issuer: &String| read.iter().any(|list| list.issuer == *issuer);
+        if let Some((index, issuer)) = unsigned.iter().find(|(_, issuer)| !has_own(issuer)) {
+            return Err(format!(
+                "{}: it says that it is of {}, but that CA of tls.client_ca did not sign it, or by an algorithm that \
+                 is not admitted",
+                named(*index),
+                quoted(issuer)
+            ));
+        }
+        // Of a CA's lists the newest counts; webpki goes by the first.
+        read.sort_by(|one, other| other.number.cmp(&one.number));
+        let mut used: Vec<List> = Vec::new();
+        for list in read {
+            if !used.iter().any(|newer| newer.is_of_the_same(&list)) {
+                used.push(list);
+            }
+        }
+        Ok(Self { used, passed_over: unsigned.into_iter().map(|(_, issuer)| issuer).collect() })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &List> {
-        self.0.iter()
+        self.used.iter()
     }
 
     /// Whether these may take the place of those `in_force`: none is older than the one it replaces, none that is new is
@@ -122,12 +140,20 @@ impl Lists {
     }
 }
 
+/// Who signed a list.
+enum Signed {
+    /// One of the CAs that are trusted, or one that bears no name of theirs.
+    Well(List),
+    /// None of them, though one has this name.
+    ByNamesake(String),
+}
+
 impl List {
-    fn new(
+    fn read(
         der: CertificateRevocationListDer<'static>,
         authorities: &[CertificateDer<'static>],
         algorithms: &WebPkiSupportedAlgorithms,
-    ) -> Result<Self, String> {
+    ) -> Result<Signed, String> {
         let (_, list) =
             CertificateRevocationList::from_der(&der).map_err(|_| "this is no revocation list".to_owned())?;
         let issuer = list.issuer().to_string();
@@ -144,17 +170,13 @@ impl List {
             .find(|(_, authority)| is_signed(&der, authority.public_key().raw, algorithms).is_some())
             .map(|(authority, _)| CertificateDer::clone(authority));
         if signer.is_none() && !named.is_empty() {
-            return Err(format!(
-                "it says that it is of {}, but that CA of tls.client_ca did not sign it, or by an algorithm that is \
-                 not admitted",
-                quoted(&issuer)
-            ));
+            return Ok(Signed::ByNamesake(issuer));
         }
         let (from_ms, until_ms) = (
             list.last_update().timestamp().saturating_mul(1000),
             list.next_update().map_or(i64::MAX, |next| next.timestamp().saturating_mul(1000)),
         );
-        Ok(Self { issuer, number, from_ms, until_ms, signer, der })
+        Ok(Signed::Well(Self { issuer, number, from_ms, until_ms, signer, der }))
     }
 
     fn is_of_the_same(&self, other: &Self) -> bool {

@@ -160,7 +160,12 @@ impl Material {
                 self.settings.client_ca.display()
             )
         });
-        self.validity().filter_map(doubtful).chain(doubts.map(of_own)).chain(strangers).collect()
+        let passed_over = self.lists.passed_over.iter().map(|issuer| {
+            let client_ca = self.settings.client_ca.display();
+            format!("a revocation list of {issuer:?} was signed by no CA in {client_ca}: it is passed over")
+        });
+        let of_lists = strangers.chain(passed_over);
+        self.validity().filter_map(doubtful).chain(doubts.map(of_own)).chain(of_lists).collect()
     }
 
     /// How urgent it is to do something about each: the server's certificate, then the lists.
