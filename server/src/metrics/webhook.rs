@@ -8,6 +8,10 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::{Reason, Series};
 
+/// Why a request can be in vain.
+const REASONS: [&str; 8] =
+    ["connection", "timeout", "tls", "status", "overload", "redirect", "secret", "store"];
+
 /// The part that the webhook raises; at zero where there is none.
 #[derive(Clone, Debug, Default)]
 pub struct WebhookMetrics {
@@ -20,6 +24,10 @@ pub struct WebhookMetrics {
 
 impl WebhookMetrics {
     pub(super) fn name_series(&self, series: &mut Series) {
+        for reason in REASONS {
+            // So that a series is there, at zero, before the first of its kind.
+            drop(self.failures.get_or_create(&Reason { reason }));
+        }
         series.register(
             "webhook_events_delivered",
             "Events that the webhook's receiver took",
