@@ -120,11 +120,12 @@ impl App {
             proxies: config.proxies.clone(),
             refusals: Refusals::default(),
         });
+        // Before operators can ask what it counts.
+        tokio::spawn(certificates::watch(Arc::clone(&link)));
         let readiness = Arc::new(Readiness::default());
         let operators = serve_operators(operators, &link, &fleet, &readiness);
         info!("listening for devices on {}", name_of(&devices));
         let accepting = tokio::spawn(listener::accept(devices, Arc::clone(&link)));
-        tokio::spawn(certificates::watch(Arc::clone(&link)));
         readiness.set_accepting(true);
         let manager = Manager::from_environment();
         Ok(Self {

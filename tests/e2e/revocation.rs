@@ -97,37 +97,44 @@ fn list_that_is_replaced_ends_the_session_of_whom_it_revokes() -> Result<(), Fai
 }
 
 #[test]
-fn revoked_agent_says_why_and_comes_back_with_a_new_certificate() -> Result<(), Failure> {
+fn agent_that_loses_its_certificate_says_so_and_comes_back_with_a_new_one() -> Result<(), Failure> {
     let rig = Rig::new()?;
     let server = rig.server()?.set("tls.crl", rig.pki().crl(&[])?.display()).start()?;
-    let device = rig.pki().device(IMEI.parse()?)?;
-    let mut agent = rig.agent(server.devices(), IMEI)?.certified(&device).start()?;
-    agent.wait_for("registered")?;
-    rig.pki().crl(&[&device])?;
-    agent.wait_for("the server said goodbye: this device's certificate was revoked or has expired")?;
-    agent.wait_for("-> offline: next try in")?;
-    let fresh = rig.pki().device(IMEI.parse()?)?;
-    fs::copy(&fresh.certificate, &device.certificate)?;
-    fs::copy(&fresh.key, &device.key)?;
-    agent.signal(Signal::HUP)?;
-    agent.wait_for("registered")?;
-    server.operators().wait_online(IMEI, true)?;
-    agent.stop()
+    for is_revoked in [true, false] {
+        let device = if is_revoked { rig.pki().device(IMEI.parse()?)? } else { expiring(&rig, 6)? };
+        let mut agent = rig.agent(server.devices(), IMEI)?.certified(&device).start()?;
+        agent.wait_for("registered")?;
+        if is_revoked {
+            rig.pki().crl(&[&device])?;
+        }
+        agent.wait_for("the server said goodbye: this device's certificate was revoked or has expired")?;
+        agent.wait_for("-> offline: next try in")?;
+        let fresh = rig.pki().device(IMEI.parse()?)?;
+        fs::copy(&fresh.certificate, &device.certificate)?;
+        fs::copy(&fresh.key, &device.key)?;
+        agent.signal(Signal::HUP)?;
+        agent.wait_for("registered")?;
+        server.operators().wait_online(IMEI, true)?;
+        agent.stop()?;
+    }
+    Ok(())
+}
+
+/// A certificate that ends in so many seconds.
+fn expiring(rig: &Rig, seconds: i64) -> Result<Credentials, Failure> {
+    let not_after = OffsetDateTime::now_utc() + time::Duration::seconds(seconds);
+    rig.pki().device_valid(IMEI.parse()?, Validity { not_after, ..lasting() })
 }
 
 #[test]
 fn session_ends_with_its_certificate() -> Result<(), Failure> {
     let rig = Rig::new()?;
     let server = rig.server()?.start()?;
-    let short = |seconds: i64| -> Result<Credentials, Failure> {
-        let not_after = OffsetDateTime::now_utc() + time::Duration::seconds(seconds);
-        rig.pki().device_valid(IMEI.parse()?, Validity { not_after, ..lasting() })
-    };
     // The other one outlives it: the watch goes on to the next.
     let lasting = rig.pki().device(OTHER.parse()?)?;
     let mut stays = welcome(&server, &Settings::new(rig.pki(), Some(&lasting))?, OTHER)?;
     for round in [1, 2] {
-        let device = short(6)?;
+        let device = expiring(&rig, 6)?;
         let mut silent = welcome(&server, &Settings::new(rig.pki(), Some(&device))?, IMEI)?;
         let began = instant();
         hears_of_its_certificate(&mut silent)?;

@@ -27,11 +27,15 @@ const MOST_TOLD: usize = 4096;
 /// while the first walk had passed it is found by the second.
 const WALKS: u8 = 2;
 
-/// Looks until it is dropped.
-pub(super) async fn watch(link: Arc<Link>) {
+/// Counts what is in force, and then looks until it is dropped.
+pub(super) fn watch(link: Arc<Link>) -> impl Future<Output = ()> + Send {
+    let seen = Seen::of(&link, clock::now());
+    go_on(link, seen)
+}
+
+async fn go_on(link: Arc<Link>, mut seen: Seen) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut seen = Seen::of(&link, clock::now());
     loop {
         ticks.tick().await;
         let link = Arc::clone(&link);
