@@ -13,20 +13,22 @@
 
 mod certificates;
 mod decisions;
+mod history;
 mod lineage;
 mod listing;
+mod refused;
 mod shared_text;
 mod usage;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use moorline_protocol::{Imei, Status};
+use moorline_protocol::Imei;
 
 use crate::clock::Now;
 use crate::config::Register;
@@ -34,11 +36,13 @@ use crate::exit::Exit;
 use crate::identity::Certificate;
 use crate::metrics::Metrics;
 use crate::session::{Bounds, Cause, Dialect, Registration, Rejection};
-use crate::store::{Device, Ended, Event, Fleet, Kind, LastSession, Queue, Report, SLOT_MS, Settings, Slot};
+use crate::store::{Device, Ended, Event, Fleet, Kind, LastSession, Queue, Report, Settings, Slot};
 pub use certificates::ByRemaining;
 pub use decisions::Outdated;
-use lineage::{Lineage, Marks};
+use decisions::marks;
+use lineage::Lineage;
 pub use listing::{Counts, Filter, Page, Shown, Standing};
+pub use refused::Refused;
 use shared_text::SharedTexts;
 use usage::Account;
 pub use usage::{Level, UsageReport};
@@ -48,12 +52,6 @@ const SERVER_STOPPED: &str = "server_stopped";
 
 /// How far ahead session ids are reserved in the store: more than sessions can begin before a reservation is stored.
 const RESERVED_IDS: u64 = 100_000;
-
-/// A device that is heard anew after so long has the store told, so that a crash costs at most that much of `last_seen`.
-const SAVE_LAST_SEEN_AFTER_MS: i64 = 10 * 60 * 1000;
-
-/// A device's reports are stored this seldom; what it tells in between is shown until the server stops.
-const SAVE_REPORT_AFTER_MS: i64 = 60 * 1000;
 
 /// How many entries are looked at under one lock.
 const CHUNK: usize = 1024;
@@ -152,21 +150,6 @@ pub struct Peer {
     pub tls: &'static str,
     /// What it showed.
     pub certificate: Certificate,
-}
-
-/// Somebody who was not taken in.
-#[derive(Clone, Copy, Debug)]
-pub struct Refused<'a> {
-    /// Where it came from.
-    pub address: SocketAddr,
-    /// Who it said it is.
-    pub imei: Option<Imei>,
-    /// What it showed.
-    pub certificate: Option<&'a Certificate>,
-    /// The stable name of the reason.
-    pub reason: &'static str,
-    /// The same in words for people.
-    pub text: &'a str,
 }
 
 impl Registry {
@@ -269,34 +252,6 @@ impl Registry {
         self.take_off(&mut self.lock(), presence, ending, now);
     }
 
-    /// A device tells how it and its line are.
-    pub fn report(&self, presence: &Presence, status: Status, now: Now) {
-        let mut state = self.lock();
-        if let Some(entry) = state.devices.get_mut(&presence.imei) {
-            let report = Report { status, at_ms: now.utc_ms };
-            // A clock that was set back must not keep reports from being stored.
-            if (now.utc_ms - entry.report_stored_ms).abs() >= SAVE_REPORT_AFTER_MS {
-                entry.report_stored_ms = now.utc_ms;
-                self.queue.put_report(presence.imei, report.clone());
-            }
-            entry.report = Some(Box::new(report));
-        }
-    }
-
-    /// Has the store told how the fleet was since the last call. Call it at least once in every [`SLOT_MS`], and at the end.
-    pub fn save_slot(&self, now: Now) {
-        let mut state = self.lock();
-        let slot = state.slot_at(now);
-        state.slot = Slot::default();
-        self.queue.put_slot(slot);
-    }
-
-    /// The five minutes that go on.
-    #[must_use]
-    pub fn slot(&self, now: Now) -> Slot {
-        self.lock().slot_at(now)
-    }
-
     /// A device tells how long it may be silent from now on. The store hears of it with whatever comes next of the device.
     pub fn silence(&self, presence: &Presence, longest: Duration) {
         let mut state = self.lock();
@@ -305,25 +260,6 @@ impl Registry {
         {
             entry.device.session.heartbeat_s = Some(whole_seconds(longest));
         }
-    }
-
-    /// Notes that somebody was not taken in.
-    pub fn refused(&self, refused: Refused<'_>, now: Now) {
-        let mismatch = refused.reason == "identity_mismatch";
-        let mut state = self.lock();
-        state.slot.refused = state.slot.refused.saturating_add(1);
-        let cause = state.texts.share(refused.reason);
-        drop(state);
-        self.queue.put_event(Event {
-            at_ms: now.utc_ms,
-            kind: if mismatch { Kind::IdentityMismatch } else { Kind::Refused },
-            imei: refused.imei,
-            session_id: None,
-            address: Some(refused.address),
-            certificate: refused.certificate.map(|certificate| certificate.serial.as_str().into()),
-            cause: Some(cause),
-            text: Some(refused.text.into()),
-        });
     }
 
     /// How many devices are online.
@@ -337,23 +273,6 @@ impl Registry {
     #[must_use]
     pub fn most_online(&self) -> usize {
         self.lock().most_online
-    }
-
-    /// Has the store told when devices were last heard that have been online for long. Call it every minute or so.
-    pub fn save_last_seen(&self, now: Now) {
-        self.in_chunks(None, |state, imeis| {
-            for imei in imeis {
-                let Some(Entry { device, online: Some(online), .. }) = state.devices.get_mut(imei) else {
-                    continue;
-                };
-                let last_seen_ms = online.presence.last_seen_ms().min(now.utc_ms);
-                if last_seen_ms - device.last_seen_ms >= SAVE_LAST_SEEN_AFTER_MS {
-                    device.last_seen_ms = last_seen_ms;
-                    self.queue.put_device(device.clone());
-                }
-            }
-            ControlFlow::Continue(())
-        });
     }
 
     /// Gives the ids back that were reserved and not used: for the end, when no more sessions begin.
@@ -479,23 +398,9 @@ impl State {
         online.is_some_and(|online| online.presence.session_id == presence.session_id)
     }
 
-    const fn slot_at(&self, now: Now) -> Slot {
-        Slot { at_ms: now.utc_ms - now.utc_ms.rem_euclid(SLOT_MS), online: self.online, ..self.slot }
-    }
-
     /// Whether it came before, or was decided of before it came.
     fn is_known(&self, imei: Imei) -> bool {
         self.devices.contains_key(&imei) || self.settings.contains_key(&imei)
-    }
-
-    /// Why this cannot be the device that came before under this IMEI.
-    fn contradiction(&mut self, registration: &Registration, peer: &Peer, now: Now) -> Option<String> {
-        let entry = self.devices.get_mut(&registration.imei)?;
-        let before = &entry.device.session;
-        let before = (before.address.ip(), entry.online.is_some());
-        let found = entry.lineage.on_session(marks(registration, peer, Some(before)), now.instant)?;
-        let address = entry.device.session.address;
-        Some(format!("{} (it came from {}, and from {address} before)", found.as_str(), peer.address))
     }
 
     /// Keeps the reservation ahead of the ids in use, in steps, so that a crash never lets an id be used twice.
@@ -504,17 +409,6 @@ impl State {
             self.reserved = self.next_session_id + RESERVED_IDS;
             queue.put_next_session_id(self.reserved);
         }
-    }
-}
-
-fn marks<'a>(registration: &Registration, peer: &'a Peer, before: Option<(IpAddr, bool)>) -> Marks<'a> {
-    let Certificate { issuer, serial, .. } = &peer.certificate;
-    Marks {
-        boot_id: registration.boot_id,
-        certificate: (issuer, serial),
-        address: peer.address.ip(),
-        before: before.map(|(address, _)| address),
-        takes_over: before.is_some_and(|(_, stands)| stands),
     }
 }
 

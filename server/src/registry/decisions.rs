@@ -1,13 +1,16 @@
 //! What was decided of single devices: by operators, and by the registry itself where what comes under one IMEI cannot be one
 //! device. Decisions lie beside the devices, for many are made of devices that never came, and most devices have none.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use moorline_protocol::Imei;
 
-use super::{Online, Registry, State};
+use super::lineage::Marks;
+use super::{Online, Peer, Registry, State};
 use crate::clock::Now;
-use crate::session::{Bounds, Cause, Dialect, Rejection};
+use crate::identity::Certificate;
+use crate::session::{Bounds, Cause, Dialect, Registration, Rejection};
 use crate::store::{Event, Hold, HoldKind, Kind, Settings};
 
 /// Somebody else decided meanwhile: look again.
@@ -110,6 +113,21 @@ impl State {
         })
     }
 
+    /// Why this cannot be the device that came before under this IMEI.
+    pub(super) fn contradiction(
+        &mut self,
+        registration: &Registration,
+        peer: &Peer,
+        now: Now,
+    ) -> Option<String> {
+        let entry = self.devices.get_mut(&registration.imei)?;
+        let before = &entry.device.session;
+        let before = (before.address.ip(), entry.online.is_some());
+        let found = entry.lineage.on_session(marks(registration, peer, Some(before)), now.instant)?;
+        let address = entry.device.session.address;
+        Some(format!("{} (it came from {}, and from {address} before)", found.as_str(), peer.address))
+    }
+
     /// The one place where what was decided changes, so that what is counted of it stays right.
     pub(super) fn settle(&mut self, imei: Imei, settings: Settings) {
         let holds =
@@ -124,6 +142,21 @@ impl State {
             *count -= usize::from(before.as_ref().is_some_and(|before| holds(before, kind)));
         }
         self.never_seen += usize::from(before.is_none() && !came);
+    }
+}
+
+pub(super) fn marks<'a>(
+    registration: &Registration,
+    peer: &'a Peer,
+    before: Option<(IpAddr, bool)>,
+) -> Marks<'a> {
+    let Certificate { issuer, serial, .. } = &peer.certificate;
+    Marks {
+        boot_id: registration.boot_id,
+        certificate: (issuer, serial),
+        address: peer.address.ip(),
+        before: before.map(|(address, _)| address),
+        takes_over: before.is_some_and(|(_, stands)| stands),
     }
 }
 
@@ -175,3 +208,6 @@ fn event(imei: Option<Imei>, kind: Kind, text: String, now: Now) -> Event {
         text: Some(text.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;
