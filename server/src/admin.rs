@@ -1,7 +1,7 @@
 //! The operators' HTTP: the page, the API, the metrics. It reads the registry and the store, and changes what is decided
 //! of devices; it knows no device connection.
 //!
-//! It has no users: it listens on loopback, and whoever can reach it may look and steer. So it answers only to names that a
+//! It has no users: whoever is let in may look and steer. Who that is, `access` knows. It answers only to names that a
 //! foreign web page cannot have, and takes no orders from one (see `guard`). It asks the store on blocking threads, never on
 //! those that serve devices.
 
@@ -10,6 +10,7 @@ mod change;
 mod connections;
 mod devices;
 mod events;
+mod feed;
 mod guard;
 mod health;
 mod heartbeat;
@@ -19,7 +20,9 @@ mod page;
 mod problem;
 mod query;
 mod standing;
+mod stream;
 mod time;
+mod token;
 mod usage;
 
 use std::sync::{Arc, Mutex};
@@ -30,12 +33,14 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use tokio::net::TcpListener;
 
+use crate::access::Gate;
 use crate::metrics::{self, Metrics};
 use crate::registry::Registry;
 use crate::store::{Store, Writer};
+pub use connections::Doors;
 pub(crate) use events::EventView;
+pub use feed::Feed;
 pub use health::Readiness;
 use problem::Problem;
 
@@ -50,6 +55,8 @@ pub struct Operators {
     pub writer: Arc<Writer>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What was stored just now.
+    pub feed: Arc<Feed>,
     /// Whether devices are served.
     pub readiness: Arc<Readiness>,
     /// Held by whoever changes something.
@@ -59,11 +66,25 @@ pub struct Operators {
 }
 
 /// Serves operators until `shutdown`, then lets answers in progress finish for a moment.
-pub async fn serve(listener: TcpListener, operators: Operators, shutdown: impl Future<Output = ()> + Send) {
-    connections::serve(listener, router(operators), shutdown).await;
+pub(crate) async fn serve(
+    doors: Doors,
+    operators: Operators,
+    gate: Arc<Gate>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let (feed, registry) = (Arc::clone(&operators.feed), Arc::clone(&operators.registry));
+    let shutdown = async {
+        shutdown.await;
+        feed.end();
+    };
+    let router = router(operators, Arc::clone(&gate));
+    tokio::select! {
+        () = connections::serve(doors, router, gate, shutdown) => {}
+        () = feed.run(&registry) => {}
+    }
 }
 
-fn router(operators: Operators) -> Router {
+fn router(operators: Operators, gate: Arc<Gate>) -> Router {
     Router::new()
         .route("/", get(page::page))
         .route("/healthz", get(health::healthz))
@@ -82,10 +103,11 @@ fn router(operators: Operators) -> Router {
         .route("/api/devices/{imei}/drop", post(standing::drop_session))
         .route("/api/devices/{imei}/heartbeat", put(heartbeat::set).delete(heartbeat::clear))
         .route("/api/events", get(events::list))
+        .route("/api/events/stream", get(stream::stream))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(change::MAX_BODY))
-        .layer(middleware::from_fn(guard::guard))
+        .layer(middleware::from_fn_with_state(gate, guard::guard))
         .with_state(operators)
 }
 

@@ -12,20 +12,21 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use moorline_config::{HumanDuration, Mistakes};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, Operators, Readiness};
+use crate::access::Gate;
+use crate::admin::{self, Doors, Feed, Operators, Readiness};
 use crate::capacity::Capacity;
 use crate::clock;
 use crate::config::{Config, cores};
 use crate::connection::Link;
 use crate::listener;
 use crate::metrics::Metrics;
-use crate::ports::Ports;
+use crate::ports::{Ports, SocketFile};
 use crate::refusals::Refusals;
 use crate::seats::Seats;
 use crate::tls::TlsSource;
@@ -77,6 +78,7 @@ pub struct App {
     _webhook: Option<Webhook>,
     accepting: JoinHandle<()>,
     readiness: Arc<Readiness>,
+    gate: Arc<Gate>,
     /// Dropped to end the operators' side.
     operators: oneshot::Sender<()>,
     signals: Signals,
@@ -105,7 +107,7 @@ impl App {
         let metrics = Arc::new(metrics);
         let tls = TlsSource::new(&config.tls)?;
         // Before the store, which a second server by mistake must not touch.
-        let Ports { devices, operators } = Ports::open(&config)?;
+        let Ports { devices, operators, operators_socket } = Ports::open(&config)?;
         let fleet = Fleet::open(&config, &metrics)?;
         let webhook = start_webhook(&config, &fleet, &metrics);
         let handshakes = Arc::new(Capacity::new(config.handshakes.min(cores())));
@@ -123,7 +125,9 @@ impl App {
         // Before operators can ask what it counts.
         tokio::spawn(certificates::watch(Arc::clone(&link)));
         let readiness = Arc::new(Readiness::default());
-        let operators = serve_operators(operators, &link, &fleet, &readiness);
+        let gate = Gate::new(config.access.clone());
+        let served = served(&link, &fleet, &readiness)?;
+        let operators = serve_operators(operators, operators_socket, served, Arc::clone(&gate));
         info!("listening for devices on {}", name_of(&devices));
         let accepting = tokio::spawn(listener::accept(devices, Arc::clone(&link)));
         readiness.set_accepting(true);
@@ -136,6 +140,7 @@ impl App {
             _webhook: webhook,
             accepting,
             readiness,
+            gate,
             operators,
             signals,
             manager,
@@ -181,6 +186,10 @@ impl App {
                 }
                 self.link.policy.store(Arc::new(newer.policy.clone()));
                 self.link.registry.set_register(newer.register);
+                // What is said of another address is not for the one that is listened on.
+                if newer.operators == self.config.operators {
+                    self.gate.renew(newer.access);
+                }
                 self.config.policy = newer.policy;
                 info!("configuration and certificates read anew");
             }
@@ -217,28 +226,44 @@ impl App {
     }
 }
 
-/// Serves the operators' port until the sender that is returned is dropped.
-fn serve_operators(
-    port: TcpListener,
-    link: &Link,
-    fleet: &Fleet,
-    readiness: &Arc<Readiness>,
-) -> oneshot::Sender<()> {
-    info!("operators on http://{}", name_of(&port));
-    let operators = Operators {
+fn served(link: &Link, fleet: &Fleet, readiness: &Arc<Readiness>) -> Result<Operators, Failure> {
+    let feed = Feed::new(Arc::clone(&fleet.store), fleet.writer.stored());
+    Ok(Operators {
         registry: Arc::clone(&fleet.registry),
         store: Arc::clone(&fleet.store),
+        feed: Arc::new(feed.map_err(|fault| Failure::Start(fault.to_string()))?),
         writer: Arc::clone(&fleet.writer),
         metrics: Arc::clone(&link.metrics),
         readiness: Arc::clone(readiness),
         changes: Arc::default(),
         backup: Arc::default(),
-    };
+    })
+}
+
+/// Serves operators until the sender that is returned is dropped.
+fn serve_operators(
+    address: Option<TcpListener>,
+    socket: Option<(UnixListener, SocketFile)>,
+    operators: Operators,
+    gate: Arc<Gate>,
+) -> oneshot::Sender<()> {
+    if let Some(port) = &address {
+        info!("operators on {}://{}, {}", gate.access().scheme(), name_of(port), gate.access().asks());
+    }
+    let (socket, file) = socket.unzip();
+    if let Some(file) = &file {
+        info!("operators on unix:{}", file.path().display());
+    }
     let (sender, dropped) = oneshot::channel::<()>();
-    tokio::spawn(admin::serve(port, operators, async {
-        // It is never sent on.
-        let _ = dropped.await;
-    }));
+    tokio::spawn(async move {
+        let doors = Doors { address, socket };
+        admin::serve(doors, operators, gate, async {
+            // It is never sent on.
+            let _ = dropped.await;
+        })
+        .await;
+        drop(file);
+    });
     sender
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use moorline_config::{Document, HumanDuration, Mistakes, Section};
 
+use crate::access::Access;
 use crate::clock;
 use crate::log::Format;
 use crate::proxy::Networks;
@@ -24,6 +25,8 @@ pub const DEFAULT_FILE: &str = "/etc/moorline/server.toml";
 
 /// The first message of a session has to come this soon after the handshake.
 const FIRST_MESSAGE: Duration = Duration::from_secs(30);
+/// What fits into an address of a Unix socket (unix(7)).
+const LONGEST_SOCKET: usize = 107;
 /// About 25 MB when it is full. A fleet that is larger than this sets `tls.sessions` to its size.
 const RESUMABLE: usize = 16_384;
 
@@ -40,8 +43,12 @@ pub struct Config {
     pub devices: SocketAddr,
     /// The load balancers' networks, whose PROXY protocol is believed.
     pub proxies: Networks,
-    /// Where operators connect.
-    pub operators: SocketAddr,
+    /// Where operators connect over TCP; `None`: nowhere.
+    pub operators: Option<SocketAddr>,
+    /// The Unix socket where they connect, if there is one.
+    pub operators_socket: Option<PathBuf>,
+    /// Who of them is let in.
+    pub access: Access,
     /// Certificates and what TLS admits.
     pub tls: TlsSettings,
     /// How many handshakes may be in their cryptography at once.
@@ -103,6 +110,7 @@ impl Config {
             ("listen.devices", self.devices != newer.devices),
             ("listen.proxy_from", self.proxies != newer.proxies),
             ("listen.operators", self.operators != newer.operators),
+            ("listen.operators_socket", self.operators_socket != newer.operators_socket),
             ("tls.sessions", self.tls.resumable != newer.tls.resumable),
             ("tls.handshakes", self.handshakes != newer.handshakes),
             ("store.path", self.store != newer.store),
@@ -129,13 +137,17 @@ fn read_document(document: &Document, file: &Path, credentials: Option<&Path>) -
     let webhook = WebhookSettings::read(&root.section("webhook"), credentials, &database);
     let exposing = webhook.as_ref().and_then(WebhookSettings::warning);
     let log = root.section("log").choice("format", &[("text", Format::Text), ("json", Format::Json)]);
-    let operators = address(&listen, "operators").unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 9090).into());
+    let (operators, operators_socket) = read_operators(&listen);
+    let access =
+        Access::read(&root.section("operators"), &listen, operators, credentials, &settings.client_ca);
     let config = Config {
         file: file.to_owned(),
         devices: address(&listen, "devices").unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 9089).into()),
-        warnings: exposed(operators).into_iter().chain(everybody(&proxies)).chain(exposing).collect(),
+        warnings: access.warning(operators).into_iter().chain(everybody(&proxies)).chain(exposing).collect(),
         proxies,
         operators,
+        operators_socket,
+        access,
         tls: settings,
         handshakes: count(&tls, "handshakes", 1..=1024).unwrap_or_else(cores),
         register: register.unwrap_or(Register::Open),
@@ -203,10 +215,28 @@ fn read_policy(identity: &Section<'_>, session: &Section<'_>) -> Policy {
     policy
 }
 
-/// The operators' side asks nobody who they are.
-fn exposed(operators: SocketAddr) -> Option<String> {
-    let text = format!("listen.operators is {operators}, and whoever reaches it reads and steers the fleet");
-    (!operators.ip().to_canonical().is_loopback()).then_some(text)
+/// An address, a Unix socket, or both.
+fn read_operators(listen: &Section<'_>) -> (Option<SocketAddr>, Option<PathBuf>) {
+    let socket = path(listen, "operators_socket");
+    if let Some(path) = &socket
+        && !(path.is_absolute() && path.as_os_str().len() <= LONGEST_SOCKET)
+    {
+        let text = format!("is not an absolute path of at most {LONGEST_SOCKET} bytes");
+        listen.mistake("operators_socket", format!("\"{}\" {text}", path.display()));
+    }
+    if listen.says("operators", "off") {
+        // It is known now.
+        let _ = listen.string("operators");
+        if !listen.contains("operators_socket") {
+            listen.mistake(
+                "operators",
+                "is \"off\", and there is no operators_socket: nobody could ask this server",
+            );
+        }
+        return (None, socket);
+    }
+    let default = (Ipv4Addr::LOCALHOST, 9090).into();
+    (Some(address(listen, "operators").unwrap_or(default)), socket)
 }
 
 fn address(section: &Section<'_>, key: &str) -> Option<SocketAddr> {
@@ -250,14 +280,14 @@ pub fn describe(config: &Config) -> String {
     let crl = tls.crl.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string());
     format!(
         "{file} is right.\n\
-         devices connect to {devices} over TLS {versions}, operators to http://{operators}\n\
+         devices connect to {devices} over TLS {versions}\n\
+         operators connect to {operators}\n\
          certificate {certificate}, key {key}\n\
          {balancers}devices' certificates come from {ca}, revocation list: {crl}\n\
          devices are known in {store}{state}{events}",
         file = config.file.display(),
         devices = config.devices,
         versions = if tls.admit_tls12 { "1.3 and 1.2" } else { "1.3" },
-        operators = config.operators,
         balancers = if config.proxies.is_empty() {
             String::new()
         } else {
@@ -267,12 +297,24 @@ pub fn describe(config: &Config) -> String {
             .webhook
             .as_ref()
             .map_or_else(String::new, |webhook| format!("\nevents are posted to {}", webhook.shown())),
+        operators = describe_operators(config),
         certificate = tls.certificate.display(),
         key = tls.key.display(),
         ca = tls.client_ca.display(),
         store = config.store.display(),
         state = if fs::exists(&config.store).unwrap_or(false) { "" } else { ", which is made at the start" },
     )
+}
+
+fn describe_operators(config: &Config) -> String {
+    let access = &config.access;
+    let address =
+        config.operators.map(|address| format!("{}://{address}: {}", access.scheme(), access.asks()));
+    let socket = config
+        .operators_socket
+        .as_ref()
+        .map(|path| format!("unix:{}: whoever the file's permissions let", path.display()));
+    address.into_iter().chain(socket).collect::<Vec<_>>().join("\n                  and to ")
 }
 
 #[cfg(test)]
@@ -292,7 +334,8 @@ mod tests {
         let (config, mistakes) = read("");
         assert_eq!(mistakes, Vec::<String>::new());
         assert_eq!(config.devices.to_string(), "[::]:9089");
-        assert_eq!(config.operators.to_string(), "127.0.0.1:9090");
+        assert_eq!(config.operators.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:9090"));
+        assert_eq!(config.operators_socket, None);
         assert_eq!(config.policy.binding, Binding::Required);
         assert_eq!(config.tls.key, Path::new("/etc/moorline/server.key"));
         assert!(!config.tls.admit_tls12);
@@ -345,6 +388,32 @@ mod tests {
         );
         let (config, _) = read("[listen]\nproxy_from = \"0.0.0.0/0\"\n");
         assert_eq!(config.warnings.len(), 1);
+    }
+
+    #[test]
+    fn operators_need_some_way_in() {
+        let socket = "operators_socket = \"/run/moorline-server/operators.sock\"\n";
+        let (config, mistakes) = read(&format!("[listen]\n{socket}"));
+        assert_eq!(
+            (mistakes.len(), config.operators.is_some(), config.operators_socket.is_some()),
+            (0, true, true)
+        );
+        let (config, mistakes) = read(&format!("[listen]\noperators = \"off\"\n{socket}"));
+        assert_eq!((mistakes.len(), config.operators, config.operators_socket.is_some()), (0, None, true));
+        for (text, wanted) in [
+            ("operators = \"off\"", "operators: is \"off\", and there is no operators_socket"),
+            (
+                "operators_socket = \"run/s\"",
+                "operators_socket: \"run/s\" is not an absolute path of at most 107",
+            ),
+            (
+                &format!("operators_socket = \"/{}\"", "x".repeat(107)),
+                "is not an absolute path of at most 107 bytes",
+            ),
+        ] {
+            let (_, mistakes) = read(&format!("[listen]\n{text}\n"));
+            assert!(mistakes.len() == 1 && mistakes[0].contains(wanted), "{mistakes:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,9 @@ mod client;
 mod events;
 mod failure;
 mod heartbeat;
+mod reach;
 mod show;
+mod stream;
 mod table;
 mod times;
 mod usage;
@@ -21,10 +23,12 @@ use serde_json::Value;
 use crate::clock;
 use client::{Client, Query};
 pub use failure::Failure;
+use reach::Reach;
 
 /// Names the server when no option does.
 pub const SERVER_VARIABLE: &str = "MOORLINE_SERVER";
-const DEFAULT_SERVER: &str = "http://127.0.0.1:9090";
+/// Names the file with the token when no option does.
+pub const TOKEN_VARIABLE: &str = "MOORLINE_TOKEN_FILE";
 /// How many devices are asked for at a time.
 const PAGE: usize = 1000;
 
@@ -35,17 +39,47 @@ const PAGE: usize = 1000;
 #[command(
     name = "moorlinectl",
     version,
-    after_help = "The server is asked at MOORLINE_SERVER when --server is not given."
+    after_help = "The server is asked at MOORLINE_SERVER when --server is not given, and shown the token in the file \
+                  MOORLINE_TOKEN_FILE when --token-file is not."
 )]
 pub struct Arguments {
-    /// The server's address for operators [default: http://127.0.0.1:9090]
-    #[arg(long, global = true, value_name = "URL")]
-    server: Option<String>,
+    #[command(flatten)]
+    reaching: Reaching,
     /// JSON for programs: one object a line
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
     command: Command,
+}
+
+/// How the server is reached.
+#[derive(Debug, Default, Args)]
+struct Reaching {
+    /// The server's address for operators, as http://HOST:PORT, https://HOST:PORT or unix:PATH [default:
+    /// unix:/run/moorline-server/operators.sock where there is one, else http://127.0.0.1:9090]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    server: Option<String>,
+    /// The file with the token that the server asks for
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Who vouches for the server over https, in PEM [default: whom this machine trusts]
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The operator's certificate that the server asks for over https, in PEM
+    #[arg(long, global = true, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// Its key
+    #[arg(long, global = true, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+}
+
+/// What the environment says of how the server is reached.
+#[derive(Debug, Default)]
+pub struct Environment {
+    /// Where it is.
+    pub server: Option<String>,
+    /// The file with the token.
+    pub token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -123,13 +157,12 @@ struct Events {
     after: Option<i64>,
 }
 
-/// Does what the arguments say. `server` is what the environment says of it.
+/// Does what the arguments say.
 ///
 /// # Errors
 /// The server cannot be asked, there is no such device, or `out` cannot be written.
-pub fn run(arguments: &Arguments, server: Option<&str>, out: &mut impl Write) -> Result<(), Failure> {
-    let server = arguments.server.as_deref().or(server).unwrap_or(DEFAULT_SERVER);
-    let client = Client::new(server)?;
+pub fn run(arguments: &Arguments, environment: &Environment, out: &mut impl Write) -> Result<(), Failure> {
+    let client = Client::new(Reach::new(&arguments.reaching, environment)?)?;
     match &arguments.command {
         Command::Devices(wanted) => list_devices(&client, wanted, arguments.json, out),
         Command::Device { imei } => show_device(&client, *imei, arguments.json, out),

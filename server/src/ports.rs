@@ -1,21 +1,26 @@
-//! The two ports, for devices and for operators: systemd's sockets where it hands any over, else opened here. The one
-//! place that opens them; `listener.rs` and `admin.rs` serve them.
+//! The ports: for devices, for operators, and the operators' Unix socket. systemd's where it hands any over, else opened
+//! here. The one place that opens them; `listener.rs` and `admin.rs` serve them.
 //!
 //! Sockets that are handed over outlive the server, so that a restart refuses nobody. They are told apart by port, and
-//! `[listen]` and the socket unit have to agree: what is listened on stands in the configuration, in either case.
+//! `[listen]` and the socket unit have to agree: what is listened on stands in the configuration, in either case. The Unix
+//! socket alone may be systemd's or the server's, as it likes.
+
+mod socket;
 
 use std::fmt;
 use std::io;
 use std::net::{self, SocketAddr};
+use std::os::unix;
 use std::path::Path;
 
 use listenfd::ListenFd;
 use moorline_config::Mistakes;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::app::Failure;
 use crate::config::Config;
+pub(crate) use socket::SocketFile;
 
 /// As many as may knock in the instant between two accepts, as after a restart.
 const BACKLOG: i32 = 4096;
@@ -26,7 +31,15 @@ const AGREE: &str = "moorline-server.socket and [listen] have to agree";
 /// See the module.
 pub(crate) struct Ports {
     pub(crate) devices: TcpListener,
-    pub(crate) operators: TcpListener,
+    pub(crate) operators: Option<TcpListener>,
+    pub(crate) operators_socket: Option<(UnixListener, SocketFile)>,
+}
+
+/// What systemd hands over.
+#[derive(Default)]
+struct HandedOver {
+    tcp: Vec<net::TcpListener>,
+    unix: Vec<unix::net::UnixListener>,
 }
 
 /// Who a port is for.
@@ -53,7 +66,7 @@ impl Role {
 struct Wanted<'c> {
     file: &'c Path,
     devices: SocketAddr,
-    operators: SocketAddr,
+    operators: Option<SocketAddr>,
 }
 
 /// A socket as systemd handed it over.
@@ -65,33 +78,41 @@ struct Handed {
 }
 
 impl Ports {
-    /// Both ports, listening.
+    /// All ports, listening.
     ///
     /// # Errors
     /// What systemd handed over and the configuration disagree, or an address cannot be bound.
     pub(crate) fn open(config: &Config) -> Result<Self, Failure> {
         let wanted = Wanted { file: &config.file, devices: config.devices, operators: config.operators };
-        let (devices, operators) = match handed_over(&config.file)? {
-            sockets if sockets.is_empty() => (wanted.bind(Role::Devices)?, wanted.bind(Role::Operators)?),
-            sockets => wanted.take(sockets)?,
-        };
+        let HandedOver { tcp, unix } = handed_over(&config.file)?;
+        let (devices, operators) = if tcp.is_empty() { wanted.bind_all()? } else { wanted.take(tcp)? };
+        let operators_socket = socket::open(config, unix)?;
         let unusable = |fault: io::Error| Failure::Start(format!("a port cannot be used: {fault}"));
         let ready = |port: net::TcpListener| {
             port.set_nonblocking(true).and_then(|()| TcpListener::from_std(port)).map_err(unusable)
         };
-        Ok(Self { devices: ready(devices)?, operators: ready(operators)? })
+        Ok(Self { devices: ready(devices)?, operators: operators.map(ready).transpose()?, operators_socket })
     }
 }
 
 /// The sockets that systemd hands over (sd_listen_fds(3)); none where there is no systemd.
-fn handed_over(file: &Path) -> Result<Vec<net::TcpListener>, Mistakes> {
-    let mut descriptors = ListenFd::from_env();
-    let sockets = (0..descriptors.len()).map(|index| descriptors.take_tcp_listener(index));
-    let sockets: io::Result<Vec<_>> = sockets.collect();
-    let sockets = sockets.map_err(|fault| {
-        Mistakes::new(file, "listen", format!("systemd hands over what is no TCP port: {fault}"))
-    })?;
-    Ok(sockets.into_iter().flatten().collect())
+fn handed_over(file: &Path) -> Result<HandedOver, Mistakes> {
+    let (mut descriptors, mut handed) = (ListenFd::from_env(), HandedOver::default());
+    for index in 0..descriptors.len() {
+        match descriptors.take_tcp_listener(index) {
+            Ok(port) => handed.tcp.extend(port),
+            Err(no_port) => match descriptors.take_unix_listener(index) {
+                Ok(socket) => handed.unix.extend(socket),
+                Err(no_socket) => {
+                    let text = format!(
+                        "systemd hands over what is neither a port nor a Unix socket: {no_port}, {no_socket}"
+                    );
+                    return Err(Mistakes::new(file, "listen", text));
+                }
+            },
+        }
+    }
+    Ok(handed)
 }
 
 fn seen(socket: &net::TcpListener) -> io::Result<Handed> {
@@ -101,14 +122,17 @@ fn seen(socket: &net::TcpListener) -> io::Result<Handed> {
 }
 
 impl Wanted<'_> {
-    const fn of(&self, role: Role) -> SocketAddr {
+    const fn of(&self, role: Role) -> Option<SocketAddr> {
         match role {
-            Role::Devices => self.devices,
+            Role::Devices => Some(self.devices),
             Role::Operators => self.operators,
         }
     }
 
-    fn take(&self, sockets: Vec<net::TcpListener>) -> Result<(net::TcpListener, net::TcpListener), Failure> {
+    fn take(
+        &self,
+        sockets: Vec<net::TcpListener>,
+    ) -> Result<(net::TcpListener, Option<net::TcpListener>), Failure> {
         let seen: io::Result<Vec<_>> = sockets.iter().map(seen).collect();
         let seen = seen.map_err(|fault| Failure::Start(format!("a socket of systemd's: {fault}")))?;
         let roles = self.tell_apart(&seen)?;
@@ -119,7 +143,8 @@ impl Wanted<'_> {
                 Role::Operators => operators = Some(socket),
             }
         }
-        devices.zip(operators).ok_or_else(|| Failure::Start("a port is missing".to_owned()))
+        let devices = devices.ok_or_else(|| Failure::Start("a port is missing".to_owned()))?;
+        Ok((devices, operators))
     }
 
     /// Who each socket is for: exactly one for each key, at that key's address.
@@ -132,8 +157,7 @@ impl Wanted<'_> {
                 Some(role) => self.compare(*role, *socket, &mut notes),
             }
         }
-        for role in ROLES {
-            let address = self.of(role);
+        for (role, address) in ROLES.into_iter().filter_map(|role| Some((role, self.of(role)?))) {
             match roles.iter().filter(|found| **found == Some(role)).count() {
                 0 => notes.add(
                     role.key(),
@@ -153,7 +177,8 @@ impl Wanted<'_> {
     }
 
     fn compare(&self, role: Role, socket: Handed, notes: &mut Notes<'_>) {
-        let (Handed { address, only_v6 }, wanted) = (socket, self.of(role));
+        let Handed { address, only_v6 } = socket;
+        let Some(wanted) = self.of(role) else { return };
         if address != wanted {
             notes.add(role.key(), format!("here it is {wanted}, and systemd hands over {address}; {AGREE}"));
         } else if only_v6 && address.ip().is_unspecified() {
@@ -165,21 +190,28 @@ impl Wanted<'_> {
 
     /// By port; where both keys have the same one, by address.
     fn role_of(&self, address: SocketAddr) -> Option<Role> {
-        let mut fitting = ROLES.into_iter().filter(|role| self.of(*role).port() == address.port());
+        let has_port = |role: &Role| self.of(*role).is_some_and(|wanted| wanted.port() == address.port());
+        let mut fitting = ROLES.into_iter().filter(has_port);
         let first = fitting.next()?;
-        Some(if self.of(first) == address { first } else { fitting.next().unwrap_or(first) })
+        Some(if self.of(first) == Some(address) { first } else { fitting.next().unwrap_or(first) })
     }
 
     fn stranger(&self, address: SocketAddr) -> impl fmt::Display {
-        let Self { devices, operators, .. } = self;
+        let devices = self.devices;
+        let operators = self.operators.map_or_else(|| "off".to_owned(), |operators| operators.to_string());
         format!(
             "systemd hands over {address}, a port of neither devices ({devices}) nor operators ({operators}); {AGREE}"
         )
     }
 
+    fn bind_all(&self) -> Result<(net::TcpListener, Option<net::TcpListener>), Failure> {
+        let devices = self.bind(Role::Devices, self.devices)?;
+        let operators = self.operators.map(|address| self.bind(Role::Operators, address)).transpose()?;
+        Ok((devices, operators))
+    }
+
     /// For IPv4 too where the address is `[::]`.
-    fn bind(&self, role: Role) -> Result<net::TcpListener, Failure> {
-        let address = self.of(role);
+    fn bind(&self, role: Role, address: SocketAddr) -> Result<net::TcpListener, Failure> {
         listen(address).map_err(|fault| {
             let (file, key) = (self.file.display(), role.key());
             Failure::Start(format!("{file}: {key}: cannot listen on {address}: {fault}"))
@@ -218,7 +250,7 @@ mod tests {
     use super::*;
 
     fn judge(devices: &str, operators: &str, handed: &[&str]) -> Result<Vec<Role>, Vec<String>> {
-        let [devices, operators] = [devices, operators].map(|address| address.parse().unwrap());
+        let (devices, operators) = (devices.parse().unwrap(), operators.parse().ok());
         let wanted = Wanted { file: Path::new("server.toml"), devices, operators };
         let sockets: Vec<_> = handed
             .iter()
@@ -253,6 +285,14 @@ mod tests {
     }
 
     #[test]
+    fn operators_without_a_port_are_handed_none() {
+        assert_eq!(judge(DEVICES, "off", &[DEVICES]), Ok(vec![Role::Devices]));
+        let mistakes = judge(DEVICES, "off", &[DEVICES, OPERATORS]).unwrap_err();
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(mistakes[0].contains("systemd hands over 127.0.0.1:9090, a port of neither"), "{mistakes:?}");
+    }
+
+    #[test]
     fn every_disagreement_is_told() {
         let mistakes = judge(DEVICES, OPERATORS, &["0.0.0.0:9089", "127.0.0.1:80"]).unwrap_err();
         assert_eq!(
@@ -283,7 +323,7 @@ mod tests {
         let wanted = Wanted {
             file: Path::new("server.toml"),
             devices: alone.address,
-            operators: both.local_addr().unwrap(),
+            operators: both.local_addr().ok(),
         };
         let mistakes = wanted.tell_apart(&[alone, seen(&both).unwrap()]).unwrap_err();
         assert!(mistakes.to_string().contains("BindIPv6Only=both"), "{mistakes}");

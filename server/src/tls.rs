@@ -2,6 +2,7 @@
 
 mod lists;
 mod material;
+mod operators;
 mod own;
 mod pump;
 mod refusal;
@@ -28,6 +29,7 @@ pub use lists::Revoked;
 use material::Material;
 pub use material::TlsSettings;
 pub(crate) use material::certificates;
+pub(crate) use operators::{OperatorsTls, operator_config};
 use pump::Trusted;
 pub use pump::{Progress, Tls};
 pub use refusal::Refusal;

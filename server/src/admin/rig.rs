@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::access::Access;
 use crate::clock;
 use crate::config::Register;
 use crate::store::samples::{device, event};
@@ -41,9 +43,11 @@ impl Rig {
         let registry =
             Registry::new(fleet, Register::Open, Arc::new(Queue::new()), Arc::clone(&metrics), clock::now());
         let writer = Writer::start(Arc::clone(&store), queue, metrics.store().clone()).unwrap();
+        let feed = Feed::new(Arc::clone(&store), writer.stored()).unwrap();
         let operators = Operators {
             registry: Arc::new(registry),
             store,
+            feed: Arc::new(feed),
             writer: Arc::new(writer),
             metrics,
             readiness: Arc::default(),
@@ -55,6 +59,10 @@ impl Rig {
     }
 
     pub(crate) fn serve(operators: Operators, folder: Option<TempDir>) -> Self {
+        Self::serve_with(operators, folder, Access::default())
+    }
+
+    pub(crate) fn serve_with(operators: Operators, folder: Option<TempDir>, access: Access) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();
         let served = operators.clone();
@@ -63,7 +71,8 @@ impl Rig {
                 #[expect(clippy::disallowed_methods, reason = "the test is the shell here")]
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
-                serve(listener, served, async { stopped.await.unwrap_or_default() }).await;
+                let doors = Doors { address: Some(listener), socket: None };
+                serve(doors, served, Gate::new(access), async { stopped.await.unwrap_or_default() }).await;
             });
         });
         let address = told.recv().unwrap();

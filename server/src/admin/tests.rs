@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+mod entrance;
+mod stream;
+
 use super::Operators;
 use super::rig::Rig;
 use crate::clock;

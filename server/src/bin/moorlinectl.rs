@@ -6,12 +6,12 @@ use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use moorline_server::ctl::{self, Arguments};
+use moorline_server::ctl::{self, Arguments, Environment};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut out = BufWriter::new(io::stdout().lock());
-    let done = ctl::run(&arguments, server_of_environment().as_deref(), &mut out);
+    let done = ctl::run(&arguments, &environment(), &mut out);
     match done.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read has seen enough, as `head` does.
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program starts here")]
-fn server_of_environment() -> Option<String> {
-    std::env::var(ctl::SERVER_VARIABLE).ok().filter(|server| !server.is_empty())
+fn environment() -> Environment {
+    let said = |name| std::env::var(name).ok().filter(|said| !said.is_empty());
+    Environment { server: said(ctl::SERVER_VARIABLE), token_file: said(ctl::TOKEN_VARIABLE).map(Into::into) }
 }

@@ -1,26 +1,34 @@
 //! The server's HTTP, from outside.
 
 use std::fmt::{Display, Write as _};
-use std::io::Read;
+use std::io::{self, Read};
 use std::time::Duration;
 
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use ureq::http::{Response, Uri};
-use ureq::{Agent, Body};
+use tokio::runtime::{self, Runtime};
+use tokio::time::timeout;
 
 use super::failure::Failure;
+use super::reach::Reach;
+use super::stream::Stream;
 
 /// The server is near and answers from memory; what takes longer does not come.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
+/// Far more than a page of the longest answers.
+const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 /// A large fleet is copied on the server's disk first.
 const BACKUP_BEGINS: Duration = Duration::from_secs(600);
 
 /// A server that can be asked.
-#[derive(Debug)]
 pub(super) struct Client {
-    server: String,
-    agent: Agent,
+    reach: Reach,
+    runtime: Runtime,
 }
 
 /// A path with its query.
@@ -52,73 +60,121 @@ impl Query {
 }
 
 impl Client {
-    /// `server` is a URL, or only host and port.
-    pub(super) fn new(server: &str) -> Result<Self, Failure> {
-        let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
-        let is_right =
-            |uri: Uri| uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none();
-        if !url.parse().is_ok_and(is_right) {
-            return Err(Failure::Address(format!(
-                "\"{}\" is not a server's address: it is of the form http://127.0.0.1:9090",
-                server.escape_debug()
-            )));
-        }
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(TIMEOUT))
-            .max_redirects(0)
-            // The server is on this machine or at the other end of a tunnel, not behind the way to the web.
-            .proxy(None)
-            .build();
-        let server = url.strip_suffix('/').unwrap_or(&url).to_owned();
-        Ok(Self { server, agent: config.into() })
+    pub(super) fn new(reach: Reach) -> Result<Self, Failure> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { reach, runtime })
     }
 
     /// The answer, if it is one of this API's.
     pub(super) fn get(&self, query: &Query) -> Result<Value, Failure> {
-        self.answer(self.agent.get(self.url(&query.0)).call())
+        self.ask(Method::GET, &query.0, None)
     }
 
     /// The same, for a change.
     pub(super) fn put(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        self.answer(self.agent.put(self.url(path)).send_json(body))
+        self.ask(Method::PUT, path, Some(body))
     }
 
     /// The same, for a change back.
     pub(super) fn delete(&self, path: &str) -> Result<Value, Failure> {
-        self.answer(self.agent.delete(self.url(path)).call())
+        self.ask(Method::DELETE, path, None)
+    }
+
+    /// What happens from now on, or after the event with the id `after`.
+    pub(super) fn stream(&self, query: &Query, after: Option<i64>) -> Result<Stream<'_>, Failure> {
+        let mut request = self.request(Method::GET, &query.0, None)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        if let Some(after) = after {
+            request.headers_mut().insert("last-event-id", after.into());
+        }
+        self.runtime.block_on(async {
+            let response = self.within(TIMEOUT, self.send(request)).await?;
+            let status = response.status().as_u16();
+            if status == 200 {
+                return Ok(Stream::new(&self.runtime, response.into_body()));
+            }
+            let failure = self.read(response).await.err().unwrap_or_else(|| self.stranger());
+            // 503: it may have room later.
+            Err(if status == 503 { Failure::Unreachable(failure.to_string()) } else { failure })
+        })
     }
 
     /// The fleet's database, and how long it is.
-    pub(super) fn backup(&self) -> Result<(Option<u64>, impl Read + use<>), Failure> {
-        // It takes as long as it takes; only the beginning of the answer has a deadline.
-        let request = self.agent.post(self.url("/api/backup")).config().timeout_global(None);
-        let response = request.timeout_recv_response(Some(BACKUP_BEGINS)).build().send_empty();
-        match response {
-            Ok(response) if response.status() == 200 => {
-                let body = response.into_body();
-                Ok((body.content_length(), body.into_reader()))
+    pub(super) fn backup(&self) -> Result<(Option<u64>, impl Read + use<'_>), Failure> {
+        let request = self.request(Method::POST, "/api/backup", None)?;
+        self.runtime.block_on(async {
+            // It takes as long as it takes; each step of it has a deadline.
+            let response = self.within(BACKUP_BEGINS, self.send(request)).await?;
+            if response.status() != 200 {
+                return Err(self.read(response).await.err().unwrap_or_else(|| self.stranger()));
             }
-            other => match self.answer(other) {
-                Err(failure) => Err(failure),
-                Ok(_) => Err(self.stranger()),
-            },
+            let body = response.into_body();
+            let whole = body.size_hint().exact();
+            Ok((whole, Reading { runtime: &self.runtime, body, rest: Bytes::new() }))
+        })
+    }
+
+    fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let request = self.request(method, path, body)?;
+        self.runtime.block_on(async {
+            let response = self.within(TIMEOUT, self.send(request)).await?;
+            self.read(response).await
+        })
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, self.reach.host());
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
         }
+        if let Some(token) = self.reach.token() {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| self.stranger())?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        request.header(CONNECTION, "close").body(Full::new(bytes)).map_err(|fault| self.unreachable(&fault))
     }
 
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.server)
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        let stream = self.reach.connect().await.map_err(|fault| self.unreachable(&fault))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|fault| self.unreachable(&fault))?;
+        // It moves while this thread waits for its answer; how it ends, the answer tells.
+        drop(self.runtime.spawn(connection));
+        sender.send_request(request).await.map_err(|fault| self.unreachable(&fault))
     }
 
-    fn answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
-        let mut response = response.map_err(|fault| self.unreachable(&fault))?;
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let late = format!("it took longer than {} s", patience.as_secs());
+        timeout(patience, work).await.unwrap_or_else(|_| Err(self.unreachable(&late)))
+    }
+
+    /// Reads an answer to its end; one that is no success is a failure.
+    async fn read(&self, response: Response<Incoming>) -> Result<Value, Failure> {
         let status = response.status().as_u16();
-        let text = response.body_mut().read_to_string().map_err(|fault| self.unreachable(&fault))?;
-        let answer: Value = serde_json::from_str(&text).map_err(|_| self.stranger())?;
+        let whole = self.within(TIMEOUT, async {
+            let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
+            body.map_err(|fault| self.unreachable(&fault))
+        });
+        let answer: Value = serde_json::from_slice(&whole.await?.to_bytes()).map_err(|_| self.stranger())?;
         match (status, answer["detail"].as_str()) {
             (200, _) => Ok(answer),
             (404, Some(detail)) => Err(Failure::NotFound(detail.to_owned())),
-            (_, Some(detail)) => Err(Failure::Answer(format!("{} answers: {detail}", self.server))),
+            (401, Some(detail)) => Err(Failure::Answer(format!(
+                "{} answers: {detail}. Name the file with the token by --token-file or MOORLINE_TOKEN_FILE",
+                self.reach
+            ))),
+            (_, Some(detail)) => Err(Failure::Answer(format!("{} answers: {detail}", self.reach))),
             (_, None) => Err(self.stranger()),
         }
     }
@@ -128,16 +184,38 @@ impl Client {
         Failure::Answer(format!(
             "what answers at {} is no moorline-server, or one of another version: name the address in its \
              [listen] operators by --server or MOORLINE_SERVER",
-            self.server
+            self.reach
         ))
     }
 
-    fn unreachable(&self, fault: &ureq::Error) -> Failure {
+    fn unreachable(&self, fault: &dyn Display) -> Failure {
         Failure::Unreachable(format!(
             "no answer from {} ({fault}): is moorline-server running, and is this the address in its [listen] operators? \
              Name another by --server or MOORLINE_SERVER",
-            self.server
+            self.reach
         ))
+    }
+}
+
+/// A long answer as it comes.
+struct Reading<'r> {
+    runtime: &'r Runtime,
+    body: Incoming,
+    rest: Bytes,
+}
+
+impl Read for Reading<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            let frame = self.runtime.block_on(async { timeout(TIMEOUT, self.body.frame()).await });
+            match frame.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))? {
+                None => return Ok(0),
+                Some(frame) => self.rest = frame.map_err(io::Error::other)?.into_data().unwrap_or_default(),
+            }
+        }
+        let taken = self.rest.split_to(self.rest.len().min(buffer.len()));
+        buffer[..taken.len()].copy_from_slice(&taken);
+        Ok(taken.len())
     }
 }
 
@@ -149,19 +227,5 @@ mod tests {
     fn values_are_percent_encoded() {
         let query = Query::new("/x").with("a", Some("EC25 &=ü")).with("b", None::<u8>).with("c", Some(7));
         assert_eq!(query.0, "/x?a=EC25%20%26%3D%C3%BC&c=7");
-    }
-
-    #[test]
-    fn addresses_need_no_scheme() {
-        for server in ["127.0.0.1:9090", "http://127.0.0.1:9090", "http://127.0.0.1:9090/"] {
-            assert_eq!(Client::new(server).unwrap().server, "http://127.0.0.1:9090");
-        }
-    }
-
-    #[test]
-    fn other_addresses_are_usage_errors() {
-        for server in ["https://127.0.0.1", "", "http://", "http://host/path", "http://a b", "ftp://host"] {
-            assert_eq!(Client::new(server).unwrap_err().exit_code(), 2, "{server}");
-        }
     }
 }

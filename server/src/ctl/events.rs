@@ -8,9 +8,10 @@ use serde_json::Value;
 use super::Events;
 use super::client::{Client, Query};
 use super::failure::Failure;
+use super::stream::Message;
 use super::{show, table};
 
-/// How often the server is asked for more.
+/// How long a server that does not answer is left alone.
 const PACE: Duration = Duration::from_secs(1);
 /// How many events are asked for at a time.
 const PAGE: usize = 1000;
@@ -31,12 +32,12 @@ pub(super) fn show(
     }
     loop {
         out.flush()?;
-        pause();
-        match watch.show_rest(json, out) {
+        match watch.follow(json, out) {
             // A restart of the server is no reason to stop watching it.
             Err(Failure::Unreachable(text)) => watch.lose_sight(&text),
             other => other?,
         }
+        pause();
     }
 }
 
@@ -59,11 +60,6 @@ impl Watch<'_> {
             let (Some(events), Some(next), Some(newest)) = numbers else {
                 return Err(self.client.stranger());
             };
-            if self.wanted.follow && self.after.is_some_and(|after| newest < after) {
-                eprintln!("moorlinectl: the server's events begin anew");
-                self.after = Some(0);
-                continue;
-            }
             events.iter().try_for_each(|event| write(event, json, out))?;
             self.after = Some(next);
             if next >= newest || events.is_empty() {
@@ -72,16 +68,41 @@ impl Watch<'_> {
         }
     }
 
-    fn next_page(&mut self) -> Result<Value, Failure> {
+    fn next_page(&self) -> Result<Value, Failure> {
         let query = Query::new("/api/events")
             .with("after", self.after)
             .with("imei", self.wanted.imei)
             .with("limit", self.after.map(|_| PAGE));
-        let page = self.client.get(&query)?;
+        self.client.get(&query)
+    }
+
+    /// Shows what happens, until the server is lost.
+    fn follow(&mut self, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+        let query = Query::new("/api/events/stream").with("imei", self.wanted.imei);
+        let mut stream = self.client.stream(&query, self.after)?;
         if std::mem::take(&mut self.silent) {
             eprintln!("moorlinectl: the server answers again");
         }
-        Ok(page)
+        loop {
+            for Message { event, data } in stream.next()? {
+                match event.as_str() {
+                    "" => self.show_one(&data, json, out)?,
+                    "anew" => {
+                        eprintln!("moorlinectl: the server's events begin anew");
+                        self.after = Some(0);
+                    }
+                    // What this tool has no use for.
+                    _ => {}
+                }
+            }
+            out.flush()?;
+        }
+    }
+
+    fn show_one(&mut self, data: &str, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+        let event: Value = serde_json::from_str(data).map_err(|_| self.client.stranger())?;
+        self.after = Some(event["id"].as_i64().ok_or_else(|| self.client.stranger())?);
+        write(&event, json, out)
     }
 
     fn lose_sight(&mut self, text: &str) {
@@ -101,7 +122,7 @@ fn write(event: &Value, json: bool, out: &mut impl Write) -> Result<(), Failure>
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "HTTP brings no event to wait for")]
+#[expect(clippy::disallowed_methods, reason = "a server that is away brings no event to wait for")]
 fn pause() {
     std::thread::sleep(PACE);
 }

@@ -8,7 +8,8 @@ use crate::store::{Batch, Kind};
 fn ask(server: &str, words: &[&str]) -> Result<String, Failure> {
     let arguments = Arguments::try_parse_from(["moorlinectl"].iter().chain(words)).unwrap();
     let mut out = Vec::new();
-    run(&arguments, Some(server), &mut out)?;
+    let environment = Environment { server: Some(server.to_owned()), token_file: None };
+    run(&arguments, &environment, &mut out)?;
     Ok(String::from_utf8(out).unwrap())
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use super::queue::Queue;
@@ -26,6 +27,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Writer {
     queue: Arc<Queue>,
     trouble: Arc<Mutex<Option<StoreError>>>,
+    stored: Arc<Notify>,
     thread: JoinHandle<()>,
     /// Says nothing; hangs up when the thread is done.
     done: Mutex<Receiver<()>>,
@@ -54,12 +56,13 @@ impl Writer {
     /// The operating system has no thread to give.
     pub fn start(store: Arc<dyn Store>, queue: Arc<Queue>, metrics: StoreMetrics) -> io::Result<Self> {
         let (running, done) = mpsc::channel();
-        let trouble = Arc::new(Mutex::new(None));
+        let (trouble, stored) = (Arc::new(Mutex::new(None)), Arc::new(Notify::new()));
         let mut work = Work {
             store,
             queue: Arc::clone(&queue),
             metrics,
             trouble: Arc::clone(&trouble),
+            stored: Arc::clone(&stored),
             told_lost: 0,
             counted_lost: 0,
         };
@@ -70,7 +73,13 @@ impl Writer {
             work.run();
             drop(running);
         })?;
-        Ok(Self { queue, trouble, thread, done: Mutex::new(done) })
+        Ok(Self { queue, trouble, stored, thread, done: Mutex::new(done) })
+    }
+
+    /// Rung after each batch that was stored.
+    #[must_use]
+    pub fn stored(&self) -> Arc<Notify> {
+        Arc::clone(&self.stored)
     }
 
     /// How the store is.
@@ -104,6 +113,7 @@ struct Work {
     queue: Arc<Queue>,
     metrics: StoreMetrics,
     trouble: Arc<Mutex<Option<StoreError>>>,
+    stored: Arc<Notify>,
     /// Losses that the log has told.
     told_lost: u64,
     /// Losses that the metrics have.
@@ -148,6 +158,7 @@ impl Work {
             if failed {
                 return Err(());
             }
+            self.stored.notify_one();
         }
     }
 

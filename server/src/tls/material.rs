@@ -298,7 +298,7 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 /// The server's chain, leaf first.
-fn own_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn own_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain = certificates(path)?;
     let leaf = chain.first().map(|leaf| Certificate::read(leaf));
     match leaf {
@@ -313,7 +313,7 @@ fn own_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let mode = fs::metadata(path).map_err(|fault| unreadable(path, &fault))?.mode();
     if mode & 0o007 != 0 {
         return Err(format!(
@@ -340,7 +340,7 @@ fn read_lists(
     Lists::new(path, revocation_lists(path)?, authorities, &provider.signature_verification_algorithms)
 }
 
-fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
     let found: Vec<_> = pem(path)?
         .into_iter()
         .filter_map(|item| match item {
