@@ -186,8 +186,9 @@ impl App {
                 }
                 self.link.policy.store(Arc::new(newer.policy.clone()));
                 self.link.registry.set_register(newer.register);
-                // What is said of another address is not for the one that is listened on.
-                if newer.operators == self.config.operators {
+                // What suffices for another address may leave the one that is listened on open to all.
+                let host = |config: &Config| config.operators.map(|address| address.ip());
+                if host(&newer) == host(&self.config) {
                     self.gate.renew(newer.access);
                 }
                 self.config.policy = newer.policy;
@@ -248,7 +249,7 @@ fn serve_operators(
     gate: Arc<Gate>,
 ) -> oneshot::Sender<()> {
     if let Some(port) = &address {
-        info!("operators on {}://{}, {}", gate.access().scheme(), name_of(port), gate.access().asks());
+        info!("operators on {}://{} ({})", gate.access().scheme(), name_of(port), gate.access().asks());
     }
     let (socket, file) = socket.unzip();
     if let Some(file) = &file {

@@ -27,8 +27,9 @@ use crate::seats::Seat;
 /// radio as often, and keep a carrier's NAT from ever forgetting while the two learn how long it remembers.
 const USER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What the store, the operators' listener and the log need of the descriptors.
-const RESERVED_DESCRIPTORS: u64 = 128;
+/// What the store, the log and operators need of the descriptors: 64 connections each by address and by Unix socket, and 64
+/// who follow events.
+const RESERVED_DESCRIPTORS: u64 = 256;
 
 /// How long to wait for a descriptor when nobody can be sent away for one.
 const NO_ROOM: Duration = Duration::from_millis(100);

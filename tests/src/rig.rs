@@ -358,7 +358,9 @@ fn addresses(program: &mut Program) -> Result<(SocketAddr, SocketAddr), Failure>
     let (mut devices, mut operators) = (None, None);
     program.find("where it listens", PATIENCE, |line| {
         devices = devices.or_else(|| address_after(line, "listening for devices on "));
-        operators = operators.or_else(|| address_after(line, "operators on http://"));
+        operators = operators
+            .or_else(|| address_after(line, "operators on http://"))
+            .or_else(|| address_after(line, "operators on https://"));
         devices.zip(operators)
     })
 }

@@ -97,7 +97,7 @@ impl Follower {
         self.tell(BEGINNING.into()).await?;
         let newest = self.tidings.borrow().newest;
         let mut after = after.unwrap_or(newest);
-        if after > newest && after > self.feed.newest().await.map_err(cut_off)? {
+        if after > newest && after > self.feed.newest().await.map_err(|fault| cut_off(&fault))? {
             // Another database, or an older one that was put in its place.
             self.tell("event: anew\ndata: {}\n\n".into()).await?;
             after = 0;
@@ -121,7 +121,7 @@ impl Follower {
 
     /// Tells what came after this event, as much as goes at once; says up to which it did.
     async fn tell_after(&self, after: i64) -> Result<i64, Over> {
-        let next = self.feed.after(after, self.imei).await.map_err(cut_off)?;
+        let next = self.feed.after(after, self.imei).await.map_err(|fault| cut_off(&fault))?;
         if !next.text.is_empty() {
             self.tell(next.text).await?;
         }
@@ -154,7 +154,7 @@ fn counted(fleet: Counts) -> Bytes {
     format!("event: fleet\ndata: {counts}\n\n").into()
 }
 
-fn cut_off(fault: StoreError) -> Over {
+fn cut_off(fault: &StoreError) -> Over {
     warn!("somebody who followed events was cut off: {fault}");
     Over
 }

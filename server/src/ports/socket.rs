@@ -53,7 +53,7 @@ pub(super) fn open(
     let mut own = None;
     for socket in handed {
         let address = socket.local_addr().map_err(unusable)?;
-        let path = address.as_pathname().unwrap_or(Path::new("")).to_owned();
+        let path = address.as_pathname().unwrap_or_else(|| Path::new("")).to_owned();
         if own.is_some() || config.operators_socket.as_ref() != Some(&path) {
             let text = format!("systemd hands over the Unix socket \"{}\"; {AGREE}", path.display());
             return Err(Mistakes::new(&config.file, KEY, text).into());
