@@ -64,7 +64,7 @@ fn each_failure_has_its_exit_code() -> Result<(), Failure> {
     for (words, code, text) in [
         (&["device", IMEI][..], 3, "no device with the IMEI 004999010640000 ever came or was added"),
         (&["device", "123"], 2, "it has 3 digits, an IMEI has 15"),
-        (&["devices", "--server", "https://here"], 2, "it is of the form http://127.0.0.1:9090"),
+        (&["devices", "--server", "ftp://here"], 2, "it is of the form http://127.0.0.1:9090"),
     ] {
         let output = run(&server, words)?;
         let said = String::from_utf8(output.stderr)?;

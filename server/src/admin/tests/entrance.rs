@@ -15,13 +15,20 @@ const NEXT: &str = "fedcba9876543210fedcba9876543210";
 const BASIC: &str = "Basic YW55Ym9keTowMTIzNDU2Nzg5YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZg==";
 
 /// Every page there is, and one there is not.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 16] = [
     "/",
     "/healthz",
     "/readyz",
     "/metrics",
     "/api/devices",
     "/api/devices/869731052403821",
+    "/api/devices/869731052403821/history",
+    "/api/devices/869731052403821/heartbeat",
+    "/api/devices/869731052403821/state",
+    "/api/devices/869731052403821/label",
+    "/api/devices/869731052403821/drop",
+    "/api/fleet",
+    "/api/backup",
     "/api/events",
     "/api/events/stream",
     "/nowhere",
