@@ -89,7 +89,7 @@ impl Access {
     /// How operators show who they are, for people.
     pub(crate) const fn asks(&self) -> &'static str {
         match (self.tokens.is_empty(), self.asks_certificate) {
-            (true, false) => "nobody is asked who they are",
+            (true, false) => "without being asked who they are",
             (false, false) => "with a token",
             (true, true) => "with a certificate",
             (false, true) => "with a certificate and a token",
@@ -203,7 +203,7 @@ mod tests {
         }
         for address in ["127.0.0.1:9090", "127.9.9.9:1", "[::1]:9090", "[::ffff:127.0.0.1]:9090"] {
             let (access, mistakes) = read(address, "");
-            assert_eq!((mistakes, access.asks()), (vec![], "nobody is asked who they are"), "{address}");
+            assert_eq!((mistakes, access.asks()), (vec![], "without being asked who they are"), "{address}");
         }
     }
 

@@ -249,7 +249,8 @@ fn serve_operators(
     gate: Arc<Gate>,
 ) -> oneshot::Sender<()> {
     if let Some(port) = &address {
-        info!("operators on {}://{} ({})", gate.access().scheme(), name_of(port), gate.access().asks());
+        info!("operators on {}://{}", gate.access().scheme(), name_of(port));
+        info!("operators are let in there {}", gate.access().asks());
     }
     let (socket, file) = socket.unzip();
     if let Some(file) = &file {

@@ -281,7 +281,7 @@ pub fn describe(config: &Config) -> String {
     format!(
         "{file} is right.\n\
          devices connect to {devices} over TLS {versions}\n\
-         operators connect to {operators}\n\
+         operators are let in {operators}\n\
          certificate {certificate}, key {key}\n\
          {balancers}devices' certificates come from {ca}, revocation list: {crl}\n\
          devices are known in {store}{state}{events}",
@@ -309,12 +309,10 @@ pub fn describe(config: &Config) -> String {
 fn describe_operators(config: &Config) -> String {
     let access = &config.access;
     let address =
-        config.operators.map(|address| format!("{}://{address}: {}", access.scheme(), access.asks()));
-    let socket = config
-        .operators_socket
-        .as_ref()
-        .map(|path| format!("unix:{}: whoever the file's permissions let", path.display()));
-    address.into_iter().chain(socket).collect::<Vec<_>>().join("\n                  and to ")
+        config.operators.map(|address| format!("at {}://{address} {}", access.scheme(), access.asks()));
+    let socket = config.operators_socket.as_ref();
+    let socket = socket.map(|path| format!("at unix:{} as the file's permissions say", path.display()));
+    address.into_iter().chain(socket).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -198,7 +198,7 @@ fn operators_show_certificates_that_no_device_has() -> Result<(), Failure> {
         .set("operators.client_ca", operators.ca().display())
         .set("operators.crl", operators.crl(&[&dismissed])?.display())
         .start()?;
-    assert!(server.said("(with a certificate)"), "{:?}", server.lines());
+    assert!(server.said("operators are let in there with a certificate"), "{:?}", server.lines());
     let port = server.operators().0.port();
     let ca = shown(&rig.pki().ca());
     let as_one = |by: &moorline_testbed::certs::Credentials, host: &str, ca: &str| {
