@@ -228,7 +228,7 @@ impl App {
 }
 
 fn served(link: &Link, fleet: &Fleet, readiness: &Arc<Readiness>) -> Result<Operators, Failure> {
-    let feed = Feed::new(Arc::clone(&fleet.store), fleet.writer.stored());
+    let feed = Feed::new(Arc::clone(&fleet.store), fleet.writer.stored(), fleet.registry.counts());
     Ok(Operators {
         registry: Arc::clone(&fleet.registry),
         store: Arc::clone(&fleet.store),

@@ -65,13 +65,13 @@ pub(super) struct Next {
 }
 
 impl Feed {
-    /// Of what `store` holds; `stored` is rung when that is more.
+    /// Of what `store` holds; `stored` is rung when that is more. `fleet` is as it is now.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn new(store: Arc<dyn Store>, stored: Arc<Notify>) -> Result<Self, StoreError> {
+    pub fn new(store: Arc<dyn Store>, stored: Arc<Notify>, fleet: Counts) -> Result<Self, StoreError> {
         let newest = store.events(&EventQuery { after: None, imei: None, limit: 1 })?.newest;
-        let tidings = Tidings { newest, fleet: Counts::default(), over: false };
+        let tidings = Tidings { newest, fleet, over: false };
         Ok(Self {
             store,
             stored,
@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn feed() -> Feed {
-        Feed::new(Arc::new(Memory::new(Retention::default())), Arc::default()).unwrap()
+        Feed::new(Arc::new(Memory::new(Retention::default())), Arc::default(), Counts::default()).unwrap()
     }
 
     async fn all_after(feed: &Feed, mut after: i64, imei: Option<Imei>) -> Vec<i64> {
@@ -228,7 +228,7 @@ mod tests {
     async fn events_come_from_memory_and_older_ones_from_the_store() {
         let feed = feed();
         store(&feed, &vec![1; 300]);
-        let old = Feed::new(Arc::clone(&feed.store), Arc::default()).unwrap();
+        let old = Feed::new(Arc::clone(&feed.store), Arc::default(), Counts::default()).unwrap();
         store(&old, &[1, 2, 1]);
         old.read_new().await.unwrap();
         assert_eq!(old.lock().events.len(), 3);

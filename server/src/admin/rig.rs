@@ -43,7 +43,7 @@ impl Rig {
         let registry =
             Registry::new(fleet, Register::Open, Arc::new(Queue::new()), Arc::clone(&metrics), clock::now());
         let writer = Writer::start(Arc::clone(&store), queue, metrics.store().clone()).unwrap();
-        let feed = Feed::new(Arc::clone(&store), writer.stored()).unwrap();
+        let feed = Feed::new(Arc::clone(&store), writer.stored(), registry.counts()).unwrap();
         let operators = Operators {
             registry: Arc::new(registry),
             store,

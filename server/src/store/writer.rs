@@ -71,6 +71,8 @@ impl Writer {
         work.count();
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || {
             work.run();
+            // Whoever holds the store last closes it: not this thread, in which the process's end would cut it short.
+            drop(work);
             drop(running);
         })?;
         Ok(Self { queue, trouble, stored, thread, done: Mutex::new(done) })
