@@ -228,6 +228,20 @@ mod tests {
     }
 
     #[test]
+    fn token_may_be_a_credential() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = token_file(folder.path());
+        fs::rename(&file, folder.path().join("operators.token")).unwrap();
+        let document = Document::parse(Path::new("server.toml"), "").unwrap();
+        let section = |name| document.root().section(name);
+        let address = Some("0.0.0.0:9090".parse().unwrap());
+        let (operators, listen) = (section("operators"), section("listen"));
+        let access =
+            Access::read(&operators, &listen, address, Some(folder.path()), Path::new("/nonexistent"));
+        assert_eq!((access.asks(), document.finish()), ("with a token", Ok(())));
+    }
+
+    #[test]
     fn keys_of_tls_go_together() {
         for (text, wanted) in [
             (

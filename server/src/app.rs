@@ -125,7 +125,7 @@ impl App {
         // Before operators can ask what it counts.
         tokio::spawn(certificates::watch(Arc::clone(&link)));
         let readiness = Arc::new(Readiness::default());
-        let gate = Gate::new(config.access.clone());
+        let gate = Gate::new(config.access.clone(), link.metrics.operators().clone());
         let served = served(&link, &fleet, &readiness)?;
         let operators = serve_operators(operators, operators_socket, served, Arc::clone(&gate));
         info!("listening for devices on {}", name_of(&devices));

@@ -5,6 +5,7 @@
 //! is a plain atomic; a family, which is looked up by its labels, is for what happens once a session.
 
 mod certificates;
+mod operators;
 mod process;
 mod webhook;
 
@@ -19,6 +20,7 @@ use prometheus_client::registry::Registry as Series;
 use crate::session::Dialect;
 use crate::store::Kind;
 pub use certificates::CertificateMetrics;
+pub use operators::OperatorMetrics;
 use process::Process;
 pub use webhook::WebhookMetrics;
 
@@ -53,6 +55,7 @@ pub struct Metrics {
     certificates: CertificateMetrics,
     store: StoreMetrics,
     webhook: WebhookMetrics,
+    operators: OperatorMetrics,
 }
 
 /// The part that the store's writer raises.
@@ -140,6 +143,7 @@ impl Metrics {
             certificates: CertificateMetrics::default(),
             store: StoreMetrics::new(),
             webhook: WebhookMetrics::default(),
+            operators: OperatorMetrics::default(),
         };
         // So that a series is there, at zero, before the first of its kind: a rate is reckoned from two values.
         for kind in ["full", "resumed"] {
@@ -211,6 +215,7 @@ impl Metrics {
         self.certificates.name_series(series);
         self.store.name_series(series);
         self.webhook.name_series(series);
+        self.operators.name_series(series);
     }
 
     /// A TLS handshake ended well.
@@ -308,6 +313,12 @@ impl Metrics {
     #[must_use]
     pub const fn store(&self) -> &StoreMetrics {
         &self.store
+    }
+
+    /// The operators' side's part.
+    #[must_use]
+    pub const fn operators(&self) -> &OperatorMetrics {
+        &self.operators
     }
 
     /// The webhook's part.

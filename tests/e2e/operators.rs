@@ -12,6 +12,8 @@ use moorline_testbed::process::{PATIENCE, Program};
 use moorline_testbed::programs::program;
 use moorline_testbed::rig::{IMEI, Rig, SERVER_STOP, Server, ServerSetup};
 
+/// What people are told to type.
+const GUIDE: &str = include_str!("../../docs/operating.md");
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const NEXT: &str = "fedcba9876543210fedcba9876543210";
 
@@ -221,6 +223,31 @@ fn operators_show_certificates_that_no_device_has() -> Result<(), Failure> {
     assert_refused(&["--server", &format!("http://localhost:{port}")], "no answer from http://localhost:")?;
     server.wait_for("an operator was refused: TLS: ")?;
     Ok(())
+}
+
+#[test]
+fn commands_of_the_guide_make_an_operators_certificate() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let begin = "```sh\nopenssl req -x509";
+    let block = GUIDE.split_once(begin).and_then(|(_, rest)| rest.split_once("```"));
+    let (rest, _) = block.ok_or_else(|| Failure::new("the guide has no such commands"))?;
+    let (commands, _) = rest.split_once("moorlinectl").ok_or_else(|| Failure::new("it does not use them"))?;
+    let script = format!("set -e; openssl req -x509{commands}");
+    let done = Command::new("bash").args(["-c", &script]).current_dir(rig.folder()).output()?;
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let own = rig.pki().server()?;
+    let server = rig
+        .server()?
+        .set("operators.certificate", own.certificate.display())
+        .set("operators.key", own.key.display())
+        .set("operators.client_ca", rig.folder().join("operators-ca.pem").display())
+        // For which the server's certificate is.
+        .set("listen.operators", "127.0.0.1:0")
+        .start()?;
+    let address = format!("https://{}", server.operators().0);
+    let [certificate, key] = ["alice.pem", "alice.key"].map(|name| shown(&rig.folder().join(name)));
+    let ca = shown(&rig.pki().ca());
+    assert_lists(&["--server", &address, "--ca", &ca, "--certificate", &certificate, "--key", &key])
 }
 
 #[test]

@@ -12,6 +12,7 @@ use tracing::warn;
 use super::Access;
 use super::tries::Tries;
 use crate::clock;
+use crate::metrics::OperatorMetrics;
 use crate::refusals::Refusals;
 
 /// See the module.
@@ -19,6 +20,7 @@ pub(crate) struct Gate {
     access: ArcSwap<Access>,
     tries: Mutex<Tries>,
     told: Refusals,
+    metrics: OperatorMetrics,
 }
 
 /// Why somebody is not let through.
@@ -33,11 +35,12 @@ pub(crate) enum Refused {
 }
 
 impl Gate {
-    pub(crate) fn new(access: Access) -> Arc<Self> {
+    pub(crate) fn new(access: Access, metrics: OperatorMetrics) -> Arc<Self> {
         Arc::new(Self {
             access: ArcSwap::from_pointee(access),
             tries: Mutex::default(),
             told: Refusals::default(),
+            metrics,
         })
     }
 
@@ -60,18 +63,22 @@ impl Gate {
         let now = clock::now().instant;
         // One lock over question and answer, so that nobody slips in between by asking often at once.
         let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
-        tries.may_try(source, now).map_err(Refused::TooMany)?;
+        tries.may_try(source, now).map_err(|wait| {
+            self.metrics.refused("too_many");
+            Refused::TooMany(wait)
+        })?;
         if access.tokens.accept(&token) {
             return Ok(());
         }
         tries.wrong(source, now);
         drop(tries);
-        self.tell(source, "a wrong token was shown");
+        self.refuse(source, "wrong_token", "a wrong token was shown");
         Err(Refused::WrongToken)
     }
 
-    /// Logs that somebody at `source` did not get in, but not without end.
-    pub(crate) fn tell(&self, source: IpAddr, why: &str) {
+    /// Counts that somebody at `source` did not get in, and logs it, but not without end.
+    pub(crate) fn refuse(&self, source: IpAddr, reason: &'static str, why: &str) {
+        self.metrics.refused(reason);
         self.told.tell(source, || warn!(address = %source, "an operator was refused: {why}"));
     }
 }
@@ -118,7 +125,7 @@ mod tests {
 
     #[test]
     fn right_token_costs_nothing_and_is_not_looked_at_after_many_wrong_ones() {
-        let gate = Gate::new(Access::of("0123456789abcdef0123456789abcdef", &[]));
+        let gate = Gate::new(Access::of("0123456789abcdef0123456789abcdef", &[]), OperatorMetrics::default());
         let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let right = Some(b"Bearer 0123456789abcdef0123456789abcdef".as_slice());
         for _ in 0..100 {

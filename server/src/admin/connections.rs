@@ -31,12 +31,14 @@ use tracing::{debug, warn};
 
 use crate::access::Gate;
 use seats::{Place, Seats};
-use watched::{PATIENCE, Watched};
+use watched::Watched;
 
 /// For each door. Whoever comes when there are so many takes the place of the one whose bytes moved the longest ago.
 const MAX_CONNECTIONS: usize = 64;
 /// How long TLS, and then each request's head, may take, and how long a connection may be idle between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer may lie untaken.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest head, and so the longest query.
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
@@ -171,7 +173,7 @@ async fn serve_stream<S>(stream: S, peer: Peer, place: Arc<Place>, house: House)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = Watched::new(stream, Arc::clone(&place));
+    let stream = Watched::new(stream, Arc::clone(&place), PATIENCE);
     tokio::select! {
         () = secure(stream, peer, &place, house) => {}
         () = place.given_away() => debug!("an operator's connection was closed for another one: it was idle"),
@@ -189,7 +191,7 @@ where
     };
     match timeout(HEAD_TIMEOUT, TlsAcceptor::from(tls).accept(stream)).await {
         Ok(Ok(stream)) => converse(stream, peer, place, house).await,
-        Ok(Err(fault)) => house.gate.tell(source, &format!("TLS: {fault}")),
+        Ok(Err(fault)) => house.gate.refuse(source, "tls", &format!("TLS: {fault}")),
         Err(_) => debug!("an operator's TLS took too long"),
     }
 }

@@ -65,14 +65,15 @@ impl Rig {
     pub(crate) fn serve_with(operators: Operators, folder: Option<TempDir>, access: Access) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();
-        let served = operators.clone();
+        let (served, metrics) = (operators.clone(), operators.metrics.operators().clone());
         let thread = thread::spawn(move || {
             runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
                 #[expect(clippy::disallowed_methods, reason = "the test is the shell here")]
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 let doors = Doors { address: Some(listener), socket: None };
-                serve(doors, served, Gate::new(access), async { stopped.await.unwrap_or_default() }).await;
+                serve(doors, served, Gate::new(access, metrics), async { stopped.await.unwrap_or_default() })
+                    .await;
             });
         });
         let address = told.recv().unwrap();

@@ -23,6 +23,7 @@ use super::connections::Caller;
 use super::feed::{Feed, Tidings};
 use super::problem::Problem;
 use super::query::Parameters;
+use crate::metrics::OperatorMetrics;
 use crate::registry::Counts;
 use crate::store::StoreError;
 
@@ -50,7 +51,8 @@ pub(super) async fn stream(
     // As many may follow as there are places, and that many may ask for something else meanwhile.
     caller.leave_seat();
     let (sender, receiver) = mpsc::channel(1);
-    let follower = Follower { feed: operators.feed, tidings, imei, sender, _place: place };
+    let metrics = operators.metrics.operators().clone();
+    let follower = Follower { feed: operators.feed, metrics, tidings, imei, sender, _place: place };
     tokio::spawn(follower.follow(after));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
@@ -77,6 +79,7 @@ fn full() -> Response {
 /// One who follows, from the server's side.
 struct Follower {
     feed: Arc<Feed>,
+    metrics: OperatorMetrics,
     tidings: watch::Receiver<Tidings>,
     imei: Option<Imei>,
     /// Takes one piece at a time: who does not listen is not told more.
@@ -89,8 +92,10 @@ struct Over;
 
 impl Follower {
     async fn follow(mut self, after: Option<i64>) {
+        self.metrics.stream_began();
         // Either way the stream ends; who wants to, comes back.
         let Err(Over) = self.tell_all(after).await;
+        self.metrics.stream_ended();
     }
 
     async fn tell_all(&mut self, after: Option<i64>) -> Result<Infallible, Over> {

@@ -11,20 +11,19 @@ use tokio::time::Sleep;
 
 use super::seats::Place;
 
-/// How long an answer may lie untaken.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-
 /// See the module.
 pub(super) struct Watched<S> {
     socket: S,
     place: Arc<Place>,
+    /// How long an answer may lie untaken.
+    patience: Duration,
     /// There while something lies untaken.
     untaken: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
-    pub(super) const fn new(socket: S, place: Arc<Place>) -> Self {
-        Self { socket, place, untaken: None }
+    pub(super) const fn new(socket: S, place: Arc<Place>, patience: Duration) -> Self {
+        Self { socket, place, patience, untaken: None }
     }
 
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -32,7 +31,7 @@ impl<S> Watched<S> {
             clippy::disallowed_methods,
             reason = "the operators' connections; sessions are not involved"
         )]
-        let untaken = self.untaken.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
+        let untaken = self.untaken.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.patience)));
         ready!(untaken.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the answer lay untaken for too long")))
     }
@@ -75,5 +74,33 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::super::Peer;
+    use super::super::seats::Seats;
+    use super::*;
+
+    #[tokio::test]
+    async fn answer_that_nobody_takes_is_given_up() {
+        let (server, mut client) = tokio::io::duplex(16);
+        let place = Seats::new(1).take(Peer::Address(Ipv4Addr::LOCALHOST.into())).await;
+        let mut server = Watched::new(server, place, Duration::from_millis(20));
+        server.write_all(&[0; 16]).await.unwrap();
+        // Taken in time, it may be as long as it likes.
+        let taken = tokio::spawn(async move {
+            client.read_exact(&mut [0; 64]).await.unwrap();
+            client
+        });
+        server.write_all(&[0; 64]).await.unwrap();
+        let _client = taken.await.unwrap();
+        let given_up = server.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!(given_up.kind(), io::ErrorKind::TimedOut);
     }
 }
