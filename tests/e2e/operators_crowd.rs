@@ -1,8 +1,11 @@
 //! Ten thousand who want to follow events, and clients who take their time: devices and one good client are served beside
 //! them.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use moorline_testbed::failure::Failure;
@@ -108,4 +111,48 @@ fn clients_who_take_their_time_keep_nobody_out() -> Result<(), Failure> {
     drop(crowd);
     agent.stop()?;
     server.stop()
+}
+
+/// More than there are seats for, each of whom asks again and again and comes back when it is cut off.
+#[test]
+fn clients_who_ask_without_end_keep_nobody_out() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let mut server = rig.server()?.start()?;
+    let (address, over) = (server.operators().0, Arc::new(AtomicBool::new(false)));
+    let busy: Vec<_> = (0..100)
+        .map(|_| {
+            let over = Arc::clone(&over);
+            thread::spawn(move || ask_without_end(address, &over))
+        })
+        .collect();
+    let agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().new_agent();
+    // One may be cut off now and then in such a crowd; it is never left to wait.
+    let mut answered = 0;
+    for _ in 0..40 {
+        let answer = agent.get(server.operators().url("/api/devices")).call();
+        assert!(!matches!(answer, Err(ureq::Error::Timeout(_))), "{answer:?}");
+        answered += usize::from(answer.is_ok());
+    }
+    over.store(true, Ordering::Relaxed);
+    let asked: usize = busy.into_iter().map(|asking| asking.join().unwrap_or_default()).sum();
+    assert!(answered >= 20 && asked > 0, "{answered} of 40 answered, {asked} others");
+    server.stop()
+}
+
+/// How many answers came.
+fn ask_without_end(address: SocketAddr, over: &AtomicBool) -> usize {
+    let mut answers = 0;
+    while !over.load(Ordering::Relaxed) {
+        #[expect(clippy::disallowed_methods, reason = "a client that is no program of this project")]
+        let Ok(mut socket) = TcpStream::connect(address) else { continue };
+        let _ = socket.set_read_timeout(Some(PATIENCE));
+        let mut answer = [0; 1024];
+        while !over.load(Ordering::Relaxed)
+            && socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").is_ok()
+            && socket.read(&mut answer).is_ok_and(|len| len > 0)
+        {
+            answers += 1;
+        }
+    }
+    answers
 }

@@ -14,7 +14,7 @@ use super::events::EventView;
 use crate::registry::{Counts, Registry};
 use crate::store::{EventPage, EventQuery, Store, StoreError, StoredEvent};
 
-/// How many may follow at a time; each holds a descriptor and some 10 KB.
+/// How many may follow at a time; each holds a descriptor and some 30 KB.
 const MAX_STREAMS: usize = 64;
 /// How many of the newest events are kept ready: about 2 MB.
 const READY: usize = 4096;
