@@ -21,8 +21,8 @@ use crate::index::Entry;
 use crate::key::{PrivateKey, PublicKey, blocks};
 use crate::reason::Reason;
 use crate::serial::Serial;
-use crate::table::{BadLine, Row};
 use crate::validity::Validity;
+use moorline_config::{BadLine, Row};
 
 /// What came of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Folder {
             match place.look(row.imei)? {
                 Ok(Found::Whole) => {}
                 Ok(found) => work.push((row.imei, found)),
-                Err(reason) => bad.push(BadLine::of(*row, reason)),
+                Err(reason) => bad.push(BadLine::of(row, reason)),
             }
         }
         if !bad.is_empty() {
@@ -184,7 +184,7 @@ impl Folder {
         let bad: Vec<_> = rows
             .iter()
             .filter(unknown)
-            .map(|row| BadLine::of(*row, "index.txt has no certificate of it".to_owned()))
+            .map(|row| BadLine::of(row, "index.txt has no certificate of it".to_owned()))
             .collect();
         if !bad.is_empty() {
             return Err(BulkError::Lines(bad));

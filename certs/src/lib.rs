@@ -17,7 +17,6 @@ mod names;
 mod reason;
 mod revoke;
 mod serial;
-mod table;
 mod validity;
 
 pub use authority::{Authority, AuthorityError, Issued, Revoked};
@@ -26,9 +25,9 @@ pub use folder::{Folder, FolderError};
 pub use index::{IndexError, IndexFault};
 pub use issue::Written;
 pub use key::{KeyError, PrivateKey, PublicKey};
+pub use moorline_config::{BadLine, Row, read_table};
 pub use names::ServerNames;
 pub use reason::{Reason, UnknownReason};
 pub use revoke::{List, Revocation, Target};
 pub use serial::{Serial, SerialError};
-pub use table::{BadLine, Row, read_table};
 pub use validity::Validity;

@@ -1,4 +1,5 @@
-//! Moorline's TOML files, read so that every mistake is reported at once, with file, line and key.
+//! The files that people write for Moorline, read so that every mistake is reported at once, with its line: TOML with file and
+//! key, and tables of devices.
 //!
 //! ```text
 //!   Document::read(file) -> root() -> section("server") -> string("name"), duration("timeout"), …
@@ -16,6 +17,7 @@ mod mistakes;
 mod nearest;
 mod section;
 mod size;
+mod table;
 mod tree;
 
 pub use document::{Document, MAX_FILE};
@@ -23,3 +25,4 @@ pub use duration::{DurationError, HumanDuration, parse_duration};
 pub use mistakes::{Mistake, Mistakes};
 pub use section::Section;
 pub use size::Size;
+pub use table::{BadLine, Row, read_table};

@@ -238,6 +238,12 @@ fn lost_fleet_is_restored_from_a_backup() -> Result<(), Failure> {
     server.stop()?;
     let whole = fs::read(&file)?;
     fs::write(&file, &whole[..whole.len() / 2])?;
+    // What the journal may still hold would make it whole again.
+    for companion in ["fleet.db-wal", "fleet.db-shm"].map(|name| file.with_file_name(name)) {
+        if companion.exists() {
+            fs::remove_file(companion)?;
+        }
+    }
     let damaged = fs::read(&file)?;
     let refusal = server.start_again().map(drop).map_err(|failure| failure.to_string());
     assert!(refusal.as_ref().is_err_and(|said| said.contains("the database is damaged")), "{refusal:?}");

@@ -1,17 +1,17 @@
 //! `POST /api/devices`: devices that are to come, as CSV. All of them are added, or none.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use moorline_config::{BadLine, Row, read_table};
 use moorline_protocol::Imei;
 use serde::Serialize;
 
 use super::Operators;
 use super::change::{alone, not_kept, read_body};
-use super::problem::{BadLine, Problem};
+use super::problem::{Problem, WrongLine};
 use crate::clock;
 use crate::registry::Registry;
 use crate::store::{MAX_LABEL, Settings, check_text};
@@ -35,17 +35,15 @@ pub(super) struct Imported {
     labelled: usize,
 }
 
-type Lines = BTreeMap<Imei, (u64, Option<Box<str>>)>;
-
 pub(super) async fn add(
     State(operators): State<Operators>,
     request: Request,
 ) -> Result<Json<Imported>, Problem> {
     let body = read_body(request, "text/csv", MAX_BODY, BODY_TIMEOUT).await?;
     alone(operators, move |operators| {
-        let lines = read(&body)?;
+        let rows = read(&body)?;
         let now = clock::now();
-        let (decided, imported) = decide(&operators.registry, lines, now.utc_ms);
+        let (decided, imported) = decide(&operators.registry, rows, now.utc_ms);
         if !decided.is_empty() {
             operators.store.keep(&decided).map_err(|fault| not_kept(&fault))?;
             operators.registry.add(decided, now);
@@ -56,66 +54,37 @@ pub(super) async fn add(
 }
 
 /// Every line is read before anything is done, so that all mistakes are told at once.
-fn read(body: &[u8]) -> Result<Lines, Problem> {
-    // Spreadsheets put a byte order mark before UTF-8.
-    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let mut reader =
-        csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text);
-    let (mut lines, mut mistakes, mut mistaken) = (Lines::new(), Vec::new(), 0);
-    let mut record = csv::StringRecord::new();
-    loop {
-        let line = reader.position().line();
-        let read = match reader.read_record(&mut record) {
-            Ok(false) => break,
-            Ok(true) => take_line(&record, record.position().map_or(line, csv::Position::line), &mut lines),
-            Err(fault) => Err(BadLine { line, value: String::new(), reason: unreadable(&fault) }),
-        };
-        if let Err(mistake) = read {
-            mistaken += 1;
-            if mistakes.len() < MISTAKES_SHOWN {
-                mistakes.push(mistake);
-            }
-        }
+fn read(body: &[u8]) -> Result<Vec<Row>, Problem> {
+    let rows = read_table(body).map_err(|bad| wrong(&bad))?;
+    let bad: Vec<_> = rows
+        .iter()
+        .filter_map(|row| check_text(&row.label, MAX_LABEL).err().map(|why| (row, why)))
+        .map(|(row, why)| BadLine::of(row, format!("its label: {why}")))
+        .collect();
+    if !bad.is_empty() {
+        return Err(wrong(&bad));
     }
-    if mistaken > 0 {
-        let detail = format!("{mistaken} lines are wrong, so no device was added; a line is {FORM}");
-        return Err(Problem::lines(detail, mistakes));
-    }
-    if lines.is_empty() {
+    if rows.is_empty() {
         return Err(Problem::new(StatusCode::BAD_REQUEST, format!("there is no line; each is {FORM}")));
     }
-    Ok(lines)
+    Ok(rows)
 }
 
-fn unreadable(fault: &csv::Error) -> String {
-    match fault.kind() {
-        csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
-        _ => fault.to_string(),
-    }
+fn wrong(bad: &[BadLine]) -> Problem {
+    let detail = format!("{} lines are wrong, so no device was added; a line is {FORM}", bad.len());
+    let shown = bad.iter().take(MISTAKES_SHOWN);
+    let lines = shown.map(|BadLine { line, value, reason }| WrongLine {
+        line: *line,
+        value: value.clone(),
+        reason: reason.clone(),
+    });
+    Problem::lines(detail, lines.collect())
 }
 
-fn take_line(record: &csv::StringRecord, line: u64, lines: &mut Lines) -> Result<(), BadLine> {
-    let value = record.get(0).unwrap_or_default();
-    let bad = |reason: String| BadLine { line, value: value.chars().take(32).collect(), reason };
-    if line == 1 && value.eq_ignore_ascii_case("imei") {
-        return Ok(());
-    }
-    if record.len() > 2 {
-        return Err(bad(format!("it has {} columns", record.len())));
-    }
-    let imei: Imei = value.parse().map_err(|why| bad(format!("this is no IMEI: {why}")))?;
-    let label = record.get(1).unwrap_or_default();
-    check_text(label, MAX_LABEL).map_err(|why| bad(format!("its label: {why}")))?;
-    let label = (!label.is_empty()).then(|| label.into());
-    match lines.insert(imei, (line, label)) {
-        Some((earlier, _)) => Err(bad(format!("it repeats line {earlier}"))),
-        None => Ok(()),
-    }
-}
-
-fn decide(registry: &Registry, lines: Lines, now_ms: i64) -> (Vec<(Imei, Settings)>, Imported) {
+fn decide(registry: &Registry, rows: Vec<Row>, now_ms: i64) -> (Vec<(Imei, Settings)>, Imported) {
     let (mut decided, mut imported) = (Vec::new(), Imported { added: 0, known: 0, labelled: 0 });
-    for (imei, (_, label)) in lines {
+    for Row { imei, label, .. } in rows {
+        let label: Option<Box<str>> = (!label.is_empty()).then(|| label.into());
         let before = registry.settings(imei);
         let is_known = before.is_some();
         let before = before.unwrap_or_default();
@@ -166,13 +135,10 @@ mod tests {
     #[test]
     fn one_bad_line_adds_nothing_and_every_bad_line_is_told() {
         let rig = Rig::memory();
-        let body = format!(
-            "990016259811154\n990016259811155\nhello\n990016259811154,again\n004401083030128,a,b\n004401083030128,{}\n",
-            "x".repeat(65)
-        );
-        let (status, problem) = post(&rig, &body);
+        let body = "990016259811154\n990016259811155\n\nhello\n990016259811154,again\n004401083030128,\"open\n0151840083012\n";
+        let (status, problem) = post(&rig, body);
         assert_eq!(status, 400);
-        assert!(problem["detail"].as_str().unwrap().starts_with("5 lines are wrong, so no device was added"));
+        assert!(problem["detail"].as_str().unwrap().starts_with("4 lines are wrong, so no device was added"));
         let told: Vec<_> = problem["lines"]
             .as_array()
             .unwrap()
@@ -181,14 +147,23 @@ mod tests {
             .collect();
         let wanted = [
             (2, "this is no IMEI: its check digit is 5 where 4 would be right"),
-            (3, "this is no IMEI: it holds something other than digits"),
-            (4, "it repeats line 1"),
-            (5, "it has 3 columns"),
-            (6, "its label: it is longer than 64 bytes"),
+            (4, "this is no IMEI: it holds something other than digits"),
+            (5, "it repeats line 1"),
+            (6, "a quotation mark in it is never closed"),
         ]
         .map(|(line, reason)| (json!(line), json!(reason)));
         assert_eq!(told, wanted.iter().map(|(line, reason)| (line, reason)).collect::<Vec<_>>());
         assert_eq!(rig.get("/api/devices").1["total"], 3);
+    }
+
+    #[test]
+    fn label_that_cannot_be_shown_is_told() {
+        let rig = Rig::memory();
+        let body = format!("990016259811154,{}\n004401083030128,a\u{1b}b\n", "x".repeat(65));
+        let (status, problem) = post(&rig, &body);
+        assert_eq!((status, &problem["lines"][0]["line"]), (400, &json!(1)));
+        assert_eq!(problem["lines"][0]["reason"], "its label: it is longer than 64 bytes");
+        assert_eq!(problem["lines"][1]["reason"], "its label: it holds \\u{1b}, which cannot be shown");
     }
 
     #[test]

@@ -19,12 +19,12 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    lines: Vec<BadLine>,
+    lines: Vec<WrongLine>,
 }
 
 /// A line of a file that is wrong.
 #[derive(Debug, Serialize)]
-pub(super) struct BadLine {
+pub(super) struct WrongLine {
     /// From 1 on.
     pub(super) line: u64,
     /// What stands there, or its beginning.
@@ -61,7 +61,7 @@ impl Problem {
         Self { parameter: Some(Box::new(bad)), ..Self::new(StatusCode::BAD_REQUEST, detail) }
     }
 
-    pub(super) fn lines(detail: String, lines: Vec<BadLine>) -> Self {
+    pub(super) fn lines(detail: String, lines: Vec<WrongLine>) -> Self {
         Self { lines, ..Self::new(StatusCode::BAD_REQUEST, detail) }
     }
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::sqlite::{BUSY, explain, explain_schema};
@@ -78,7 +79,7 @@ pub fn restore(backup: &Path, path: &Path, now: Now) -> Result<Option<PathBuf>, 
     let fresh = beside(path, "restored", now);
     copy(backup, &fresh)?;
     let moved = match &before {
-        Some(before) => close(path).and_then(|()| move_whole(path, before)),
+        Some(before) => ensure_closed(path).and_then(|()| move_whole(path, before)),
         None => Ok(()),
     };
     let put = moved.and_then(|()| rename(&fresh, path));
@@ -101,6 +102,12 @@ pub(super) fn keep_older(path: &Path, version: usize, now: Now) -> Result<PathBu
     copy(path, &older).map(|()| older)
 }
 
+/// Whether SQLite leaves the journal as it is when this connection closes, instead of writing what it holds into the file: a
+/// damaged file is nobody's to write to.
+pub(super) fn keep_journal(connection: &Connection, kept: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, kept).map(drop)
+}
+
 /// A name beside the file's that says what it is and since when.
 fn beside(path: &Path, what: &str, now: Now) -> PathBuf {
     let time = jiff::Timestamp::from_millisecond(now.utc_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
@@ -109,10 +116,12 @@ fn beside(path: &Path, what: &str, now: Now) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Sees that nobody has the file open, and brings its journal into it. One that is damaged has nobody to close it.
-fn close(path: &Path) -> Result<(), StoreError> {
-    let locked = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .and_then(|file| file.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT"));
+/// Sees that nobody has the file open. One that is damaged has nobody to open it.
+fn ensure_closed(path: &Path) -> Result<(), StoreError> {
+    let locked = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|file| {
+        keep_journal(&file, true)?;
+        file.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT")
+    });
     match locked.map_err(|fault| fault.sqlite_error_code()) {
         Err(Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)) => {
             Err(StoreError::Failed(format!("{}: a server has it open: stop it first", path.display())))
@@ -239,6 +248,22 @@ mod tests {
         assert!(missing.is_err());
         let left: Vec<_> = names(&folder).into_iter().filter(|name| !name.starts_with("wrong.db")).collect();
         assert_eq!(left, ["fleet.db"]);
+    }
+
+    /// As it is when a server was killed and its disk has lost half of the file: the journal is whole.
+    #[test]
+    fn damaged_file_is_not_written_to_when_it_is_looked_at() {
+        let (folder, file) = folder();
+        let killed = open(&file);
+        killed.apply(&Batch { devices: (0..3).map(device).collect(), ..Batch::default() }).unwrap();
+        let [left, journal] = ["left.db", "left.db-wal"].map(|name| file.with_file_name(name));
+        let bytes = fs::read(&file).unwrap();
+        fs::write(&left, &bytes[..bytes.len() / 2]).unwrap();
+        fs::copy(file.with_file_name("fleet.db-wal"), &journal).unwrap();
+        let before = [&left, &journal].map(|path| fs::read(path).unwrap());
+        assert!(Sqlite::open(&left, Retention::default(), clock::now()).is_err());
+        assert_eq!([&left, &journal].map(|path| fs::read(path).unwrap()), before);
+        drop(folder);
     }
 
     #[test]

@@ -63,7 +63,9 @@ impl Sqlite {
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(explain)?;
         // Before anything is changed: the journal's mode is part of the file.
         connection.busy_timeout(BUSY).map_err(explain)?;
+        backup::keep_journal(&connection, true).map_err(explain)?;
         bring_up(&mut connection, path, now)?;
+        backup::keep_journal(&connection, false).map_err(explain)?;
         let held = set_up_writer(&connection).map_err(explain)?;
         let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(explain)?;
         reader.busy_timeout(BUSY).map_err(explain)?;

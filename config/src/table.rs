@@ -1,20 +1,23 @@
-//! A table of IMEIs in CSV, read whole before anything is done with it, so that every line that is wrong is told at once.
+//! A table of devices in CSV, read whole before anything is done with it, so that every line that is wrong is told at once.
 //!
 //! What spreadsheets make of a table is taken: a byte order mark, CRLF, semicolons or tabs for commas, further columns, and a
-//! first line of names, one of which is then `imei`. Without such a line the first column is the IMEI's.
+//! first line of names, one of which is then `imei` and another perhaps `label`. Without such a line the first column is the
+//! IMEI's and the second, where there is one, the label's.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use moorline_protocol::Imei;
 
-/// An IMEI and the line that it stands in, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A device and the line that it stands in.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The line.
+    /// The line, counted from 1.
     pub line: u64,
     /// The IMEI.
     pub imei: Imei,
+    /// What people call it; empty where there is nothing.
+    pub label: String,
 }
 
 /// A line of which nothing can be made.
@@ -29,7 +32,9 @@ pub struct BadLine {
 }
 
 impl BadLine {
-    pub(crate) fn of(row: Row, reason: String) -> Self {
+    /// A row that can be read, and yet is not possible.
+    #[must_use]
+    pub fn of(row: &Row, reason: String) -> Self {
         Self { line: row.line, value: row.imei.to_string(), reason }
     }
 }
@@ -47,25 +52,29 @@ impl fmt::Display for BadLine {
 pub fn read_table(bytes: &[u8]) -> Result<Vec<Row>, Vec<BadLine>> {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut records = Records { rest: text, line: 1, delimiter: delimiter(text) }.peekable();
-    let names = records.peek().and_then(|record| {
-        record
-            .fields
-            .iter()
-            .position(|field| field.eq_ignore_ascii_case(b"imei"))
-            .filter(|_| record.is_closed)
-    });
-    let column = names.unwrap_or(0);
+    let named = |name: &'static [u8]| {
+        move |record: &Record| record.fields.iter().position(|field| field.eq_ignore_ascii_case(name))
+    };
+    let names = records.peek().filter(|record| record.is_closed && named(b"imei")(record).is_some());
+    let (column, label_column) = match names {
+        Some(names) => (named(b"imei")(names).unwrap_or(0), named(b"label")(names)),
+        None => (0, Some(1)),
+    };
+    let skipped = usize::from(names.is_some());
     let (mut rows, mut bad) = (Vec::new(), Vec::new());
     let mut seen: HashMap<Imei, u64> = HashMap::new();
-    for record in records.skip(usize::from(names.is_some())).filter(|record| !record.is_blank()) {
+    for record in records.skip(skipped).filter(|record| !record.is_blank()) {
         let Record { line, fields, is_closed } = record;
-        let value = String::from_utf8_lossy(fields.get(column).map_or(&[], Vec::as_slice));
+        let text = |column: usize| String::from_utf8_lossy(fields.get(column).map_or(&[], Vec::as_slice));
+        let value = text(column);
         let row = match value.parse::<Imei>() {
             _ if !is_closed => Err("a quotation mark in it is never closed".to_owned()),
             Err(why) => Err(format!("this is no IMEI: {why}")),
             Ok(imei) => match seen.insert(imei, line) {
                 Some(earlier) => Err(format!("it repeats line {earlier}")),
-                None => Ok(Row { line, imei }),
+                None => {
+                    Ok(Row { line, imei, label: label_column.map(text).unwrap_or_default().into_owned() })
+                }
             },
         };
         match row {
@@ -180,6 +189,16 @@ mod tests {
         assert_eq!(read(&format!("site;Imei\nCrane, north;{A}\n;{B}\n")), both(2, 3));
         assert_eq!(read(&format!("{A}\tpump\n{B}\n")), both(1, 2));
         assert_eq!(read(""), []);
+    }
+
+    #[test]
+    fn labels_are_read_where_there_are_any() {
+        let labels = |text: &str| -> Vec<_> {
+            read_table(text.as_bytes()).unwrap().into_iter().map(|row| row.label).collect()
+        };
+        assert_eq!(labels(&format!("{A},\"Crane, \"\"north\"\"\"\n{B}\n")), ["Crane, \"north\"", ""]);
+        assert_eq!(labels(&format!("site;Label;IMEI\nquay; Pump ;{A}\n")), ["Pump"]);
+        assert_eq!(labels(&format!("imei,site\n{A},quay\n")), [""]);
     }
 
     #[test]
