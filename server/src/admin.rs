@@ -86,7 +86,11 @@ pub(crate) async fn serve(
 
 fn router(operators: Operators, gate: Arc<Gate>) -> Router {
     Router::new()
-        .route("/", get(page::page))
+        .route("/", get(page::fleet))
+        .route("/devices/{imei}", get(page::device))
+        .route("/assets/page.js", get(page::script))
+        .route("/assets/page.css", get(page::style))
+        .route("/assets/icon.svg", get(page::icon))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(show_metrics))
@@ -108,6 +112,7 @@ fn router(operators: Operators, gate: Arc<Gate>) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(change::MAX_BODY))
         .layer(middleware::from_fn_with_state(gate, guard::guard))
+        .layer(middleware::from_fn(page::show_problems))
         .with_state(operators)
 }
 

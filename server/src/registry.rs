@@ -17,6 +17,7 @@ mod history;
 mod lineage;
 mod listing;
 mod refused;
+mod search;
 mod shared_text;
 mod usage;
 
@@ -41,7 +42,7 @@ pub use certificates::ByRemaining;
 pub use decisions::Outdated;
 use decisions::marks;
 use lineage::Lineage;
-pub use listing::{Counts, Filter, Page, Shown, Standing};
+pub use listing::{Counts, Earlier, Filter, Page, Shown, Standing};
 pub use refused::Refused;
 use shared_text::SharedTexts;
 use usage::Account;

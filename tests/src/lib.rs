@@ -3,6 +3,7 @@
 pub mod bare_server;
 pub mod black_hole;
 pub mod board;
+pub mod browser;
 pub mod certs;
 pub mod client;
 pub mod client_hello;
@@ -33,5 +34,6 @@ pub mod service_manager;
 pub mod settings;
 pub mod shake;
 pub mod stage;
+pub mod stored_fleet;
 pub mod stream;
 pub mod weather;

@@ -19,9 +19,9 @@ use crate::registry::{Filter, Page, Registry, Shown, Standing};
 use crate::session::{Bounds, Dialect};
 use crate::store::{Credential, Device, Hold, HoldKind, Report};
 
-const MAX_LIMIT: usize = 1000;
+pub(super) const MAX_LIMIT: usize = 1000;
 const DEFAULT_LIMIT: usize = 100;
-const PARAMETERS: [&str; 10] = [
+pub(super) const PARAMETERS: [&str; 10] = [
     "limit",
     "after",
     "online",
@@ -113,8 +113,18 @@ pub(super) async fn list(State(operators): State<Operators>, uri: Uri) -> Result
     let parameters = Parameters::read(&uri, &PARAMETERS)?;
     let limit = parameters.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let after: Option<Imei> = parameters.parsed("after", "an IMEI")?;
+    let filter = read_filter(&parameters)?;
+    // A large fleet takes some milliseconds to look through.
+    let look = tokio::task::spawn_blocking(move || operators.registry.list(&filter, after, limit));
+    let Page { devices, next, total } = look.await.map_err(|fault| Problem::internal(&fault))?;
+    let devices = devices.into_iter().map(DeviceView::from).collect();
+    Ok(Json(DeviceList { devices, next: next.map(|imei| imei.to_string()), total }))
+}
+
+/// Which devices are wanted.
+pub(super) fn read_filter(parameters: &Parameters) -> Result<Filter, Problem> {
     let now_ms = clock::now().utc_ms;
-    let filter = Filter {
+    Ok(Filter {
         online: parameters.choice("online", &[("true", true), ("false", false)])?,
         seen: parameters.choice("seen", &[("true", true), ("false", false)])?,
         standing: parameters.choice("state", &STATES)?,
@@ -127,12 +137,7 @@ pub(super) async fn list(State(operators): State<Operators>, uri: Uri) -> Result
         dialect: parameters
             .choice("protocol", &[("native", Dialect::Native), ("classic", Dialect::Classic)])?,
         search: parameters.text("search").filter(|search| !search.is_empty()).map(str::to_lowercase),
-    };
-    // A large fleet takes some milliseconds to look through.
-    let look = tokio::task::spawn_blocking(move || operators.registry.list(&filter, after, limit));
-    let Page { devices, next, total } = look.await.map_err(|fault| Problem::internal(&fault))?;
-    let devices = devices.into_iter().map(DeviceView::from).collect();
-    Ok(Json(DeviceList { devices, next: next.map(|imei| imei.to_string()), total }))
+    })
 }
 
 pub(super) async fn one(

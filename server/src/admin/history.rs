@@ -10,7 +10,7 @@ use super::devices;
 use super::problem::Problem;
 use super::query::Parameters;
 use super::time::Time;
-use crate::clock;
+use crate::clock::{self, Now};
 use crate::registry::Counts;
 use crate::store::{Hour, SLOT_MS, Slot, Span};
 
@@ -63,21 +63,22 @@ struct HourView {
 pub(super) async fn fleet(State(operators): State<Operators>, uri: Uri) -> Result<Json<FleetView>, Problem> {
     let parameters = Parameters::read(&uri, &["hours"])?;
     let hours = parameters.number("hours", 1..=24 * 31)?.unwrap_or(24);
-    let slots = slots_since(&operators, clock::now().utc_ms - hours * 60 * 60 * 1000).await?;
     let Counts { known, online, blocked, quarantined, never_seen } = operators.registry.counts();
+    let look = tokio::task::spawn_blocking(move || {
+        let now = clock::now();
+        slots_since(&operators, now.utc_ms - hours * 60 * 60 * 1000, now)
+    });
+    let slots = look.await.map_err(|fault| Problem::internal(&fault))??;
     let offline = known - online - never_seen;
     let slots = slots.into_iter().map(SlotView::from).collect();
     Ok(Json(FleetView { known, online, offline, never_seen, blocked, quarantined, slots }))
 }
 
 /// What is stored, and the five minutes that go on.
-pub(super) async fn slots_since(operators: &Operators, since_ms: i64) -> Result<Vec<Slot>, Problem> {
-    let store = operators.store.clone();
+pub(super) fn slots_since(operators: &Operators, since_ms: i64, now: Now) -> Result<Vec<Slot>, Problem> {
     let since_ms = since_ms - since_ms.rem_euclid(SLOT_MS);
-    let look = tokio::task::spawn_blocking(move || store.slots(since_ms));
-    let mut slots =
-        look.await.map_err(|fault| Problem::internal(&fault))?.map_err(|fault| Problem::internal(&fault))?;
-    let now = operators.registry.slot(clock::now());
+    let mut slots = operators.store.slots(since_ms).map_err(|fault| Problem::internal(&fault))?;
+    let now = operators.registry.slot(now);
     match slots.last_mut().filter(|last| last.at_ms == now.at_ms) {
         Some(last) => *last = last.then(now),
         None => slots.push(now),

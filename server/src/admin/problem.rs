@@ -1,6 +1,7 @@
 //! Errors as RFC 9457 has them: `application/problem+json`, in words that say what to do.
 
 use std::fmt;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -11,9 +12,9 @@ use tracing::error;
 /// Why a request gets no answer. `type` is `about:blank`, which it is when left out.
 #[derive(Debug, Serialize)]
 pub(super) struct Problem {
-    title: &'static str,
+    pub(super) title: &'static str,
     status: u16,
-    detail: String,
+    pub(super) detail: String,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     parameter: Option<Box<BadParameter>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -79,9 +80,11 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(self)).into_response();
+        let mut response = (status, Json(&self)).into_response();
         let media_type = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        // For whoever shows it to a person.
+        response.extensions_mut().insert(Arc::new(self));
         response
     }
 }

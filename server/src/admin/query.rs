@@ -32,6 +32,18 @@ impl Parameters {
         Ok(Self(pairs))
     }
 
+    /// As [`Self::read`], of a form, which sends every field: one that was left empty is none.
+    pub(super) fn read_form(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
+        let Self(mut pairs) = Self::read(uri, known)?;
+        pairs.retain(|(_, value)| !value.is_empty());
+        Ok(Self(pairs))
+    }
+
+    /// All of them, as they came.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }

@@ -1,5 +1,7 @@
 //! Times as the API shows them: RFC 3339, UTC, to the millisecond.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
@@ -7,12 +9,18 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Time(pub(super) i64);
 
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A certificate may be good until the end of the year 9999, which is a day more than can be shown.
         let latest = if self.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
         let shown = Timestamp::from_millisecond(self.0).unwrap_or(latest);
-        serializer.collect_str(&format_args!("{shown:.3}"))
+        write!(f, "{shown:.3}")
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

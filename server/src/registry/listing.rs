@@ -1,13 +1,16 @@
 //! The registry as operators look at it: counted, and in pages, filtered, in the order of IMEIs. Devices that were added and
 //! never came are among them.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::iter;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use moorline_protocol::Imei;
 
-use super::{Entry, Registry, State, UsageReport};
+use super::search::Search;
+use super::{CHUNK, Entry, Registry, State, UsageReport};
 use crate::session::Dialect;
 use crate::store::{Device, HoldKind, Report, Settings};
 
@@ -85,21 +88,102 @@ pub struct Shown {
     pub usage: Option<UsageReport>,
 }
 
+/// What of a filtered list lies before a place in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Earlier {
+    /// How many devices.
+    pub count: usize,
+    /// The last page of them comes after this one; `None` when it begins with the first device.
+    pub after: Option<Imei>,
+}
+
+/// One that is known.
+struct Known<'s> {
+    imei: Imei,
+    entry: Option<&'s Entry>,
+    settings: Option<&'s Settings>,
+}
+
 impl Registry {
     /// A page of at most `limit` devices after `after`.
     #[must_use]
     pub fn list(&self, filter: &Filter, after: Option<Imei>, limit: usize) -> Page {
         let everything = filter.takes_all();
+        let sieve = Sieve::new(filter);
         let mut page = Page { devices: Vec::new(), next: None, total: 0 };
+        let mut counted = 0;
         // Only what a filter lets through has to be counted, so without one the look begins at the page and ends with it.
-        self.in_chunks(after.filter(|_| everything), |state, imeis| {
-            state.look(imeis, filter, &mut page, after, limit);
-            if everything {
-                page.total = state.counts().known;
+        self.look(after.filter(|_| everything), |state, known| {
+            if sieve.admits(known) {
+                counted += 1;
+                page.add(state, known.imei, after, limit);
             }
             if everything && page.next.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
+        page.total = if everything { self.counts().known } else { counted };
         page
+    }
+
+    /// What the filter lets through up to `place` and with it, where a page has `limit` devices.
+    #[must_use]
+    pub fn earlier(&self, filter: &Filter, place: Imei, limit: usize) -> Earlier {
+        let sieve = Sieve::new(filter);
+        let mut count = 0;
+        let mut last = VecDeque::new();
+        self.look(None, |_, known| {
+            if known.imei > place {
+                return ControlFlow::Break(());
+            }
+            if sieve.admits(known) {
+                count += 1;
+                last.push_back(known.imei);
+                if last.len() > limit + 1 {
+                    last.pop_front();
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        Earlier { count, after: last.front().copied().filter(|_| last.len() > limit) }
+    }
+
+    /// The versions that agents have, in the order of their texts; the first so many that were found.
+    #[must_use]
+    pub fn agent_versions(&self, most: usize) -> BTreeSet<Arc<str>> {
+        let mut versions = BTreeSet::new();
+        let mut last: Option<Arc<str>> = None;
+        self.look(None, |_, known| {
+            let version = known.entry.map(|entry| &entry.device.agent_version);
+            // Neighbours mostly have the same one, and share its text.
+            if let Some(version) =
+                version.filter(|version| last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, version)))
+            {
+                last = Some(Arc::clone(version));
+                if !version.is_empty() {
+                    versions.insert(Arc::clone(version));
+                }
+            }
+            if versions.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        versions
+    }
+
+    /// Shows all devices after `after` to `visit`, with a pause now and then so that registrations get their turn; until it
+    /// breaks off.
+    fn look(&self, after: Option<Imei>, mut visit: impl FnMut(&State, &Known<'_>) -> ControlFlow<()>) {
+        let mut after = after;
+        loop {
+            let state = self.lock();
+            let mut seen = 0;
+            for known in state.all_after(after).take(CHUNK) {
+                if visit(&state, &known).is_break() {
+                    return;
+                }
+                (after, seen) = (Some(known.imei), seen + 1);
+            }
+            if seen < CHUNK {
+                return;
+            }
+        }
     }
 
     /// One device; `None` when it neither came nor was decided of.
@@ -140,27 +224,22 @@ impl State {
         }
     }
 
-    /// All that came or were decided of, each once.
+    /// The IMEIs of all that came or were decided of, each once.
     pub(super) fn known_after(&self, after: Option<Imei>) -> impl Iterator<Item = Imei> {
-        let range = (after.map_or(Unbounded, Excluded), Unbounded);
-        let mut came = self.devices.range(range).map(|(imei, _)| *imei).peekable();
-        let mut decided = self.settings.range(range).map(|(imei, _)| *imei).peekable();
-        iter::from_fn(move || {
-            let next = came.peek().into_iter().chain(decided.peek()).min().copied()?;
-            came.next_if_eq(&next);
-            decided.next_if_eq(&next);
-            Some(next)
-        })
+        self.all_after(after).map(|known| known.imei)
     }
 
-    /// Counts those that the filter lets through, and shows those that have a place on the page.
-    fn look(&self, imeis: &[Imei], filter: &Filter, page: &mut Page, after: Option<Imei>, limit: usize) {
-        for imei in imeis {
-            if filter.admits(*imei, self.devices.get(imei), self.settings.get(imei)) {
-                page.total += 1;
-                page.add(self, *imei, after, limit);
-            }
-        }
+    fn all_after(&self, after: Option<Imei>) -> impl Iterator<Item = Known<'_>> {
+        let range = (after.map_or(Unbounded, Excluded), Unbounded);
+        let mut came = self.devices.range(range).peekable();
+        let mut decided = self.settings.range(range).peekable();
+        iter::from_fn(move || {
+            let next = came.peek().map(|(imei, _)| **imei);
+            let next = next.into_iter().chain(decided.peek().map(|(imei, _)| **imei)).min()?;
+            let entry = came.next_if(|(imei, _)| **imei == next).map(|(_, entry)| entry);
+            let settings = decided.next_if(|(imei, _)| **imei == next).map(|(_, settings)| settings);
+            Some(Known { imei: next, entry, settings })
+        })
     }
 
     fn show(&self, imei: Imei) -> Shown {
@@ -192,44 +271,42 @@ impl Filter {
             && self.certificate_ends.is_none()
             && self.search.is_none()
     }
+}
 
-    fn admits(&self, imei: Imei, entry: Option<&Entry>, settings: Option<&Settings>) -> bool {
+/// A filter made ready to look through a fleet.
+struct Sieve<'f> {
+    filter: &'f Filter,
+    search: Option<Search<'f>>,
+}
+
+impl<'f> Sieve<'f> {
+    fn new(filter: &'f Filter) -> Self {
+        Self { filter, search: filter.search.as_deref().map(Search::new) }
+    }
+
+    fn admits(&self, known: &Known<'_>) -> bool {
+        let Self { filter, search } = self;
+        let Known { imei, entry, settings } = *known;
         let device = entry.map(|entry| &entry.device);
-        let online = entry.is_some_and(|entry| entry.online.is_some());
-        let signal = entry.and_then(|entry| entry.report.as_ref()?.status.signal_dbm);
-        let end =
-            device.and_then(|device| device.certificate.as_ref()).map(|certificate| certificate.not_after_ms);
-        let standing = settings
-            .and_then(|settings| settings.hold.as_ref())
-            .map_or(Standing::Active, |hold| Standing::Held(hold.kind));
-        self.online.is_none_or(|wanted| wanted == online)
-            && self.seen.is_none_or(|wanted| wanted == device.is_some())
-            && self.standing.is_none_or(|wanted| wanted == standing)
-            && self.dialect.is_none_or(|wanted| device.is_some_and(|device| device.session.dialect == wanted))
-            && self
+        let has = |wanted: &dyn Fn(&Device) -> bool| device.is_some_and(wanted);
+        let signal = || entry.and_then(|entry| entry.report.as_ref()?.status.signal_dbm);
+        let end = || device.and_then(|device| device.certificate.as_ref()).map(|shown| shown.not_after_ms);
+        let standing = || {
+            let hold = settings.and_then(|settings| settings.hold.as_ref());
+            hold.map_or(Standing::Active, |hold| Standing::Held(hold.kind))
+        };
+        filter.standing.is_none_or(|wanted| wanted == standing())
+            && filter.seen.is_none_or(|wanted| wanted == device.is_some())
+            && filter.online.is_none_or(|wanted| wanted == entry.is_some_and(|entry| entry.online.is_some()))
+            && filter.dialect.is_none_or(|wanted| has(&|device| device.session.dialect == wanted))
+            && filter
                 .agent_version
                 .as_deref()
-                .is_none_or(|wanted| device.is_some_and(|device| &*device.agent_version == wanted))
-            && self.signal_below.is_none_or(|wanted| signal.is_some_and(|signal| signal < wanted))
-            && self
+                .is_none_or(|wanted| has(&|device| *device.agent_version == *wanted))
+            && filter.signal_below.is_none_or(|wanted| signal().is_some_and(|signal| signal < wanted))
+            && filter
                 .certificate_ends
-                .is_none_or(|(from, to)| end.is_some_and(|end| (from..=to).contains(&end)))
-            && self.search.as_deref().is_none_or(|search| mentions(imei, device, settings, search))
+                .is_none_or(|(from, to)| end().is_some_and(|end| (from..=to).contains(&end)))
+            && search.as_ref().is_none_or(|search| search.finds(imei, device, settings))
     }
-}
-
-fn mentions(imei: Imei, device: Option<&Device>, settings: Option<&Settings>, search: &str) -> bool {
-    let label = settings.and_then(|settings| settings.label.as_deref());
-    imei.to_string().contains(search)
-        || label.is_some_and(|label| label.to_lowercase().contains(search))
-        || device.is_some_and(|device| device_mentions(device, search))
-}
-
-fn device_mentions(device: &Device, search: &str) -> bool {
-    let serial = device.certificate.as_ref().map(|certificate| certificate.serial.to_lowercase());
-    device.session.address.to_string().contains(search)
-        || device.agent_version.to_lowercase().contains(search)
-        || device.modem.to_lowercase().contains(search)
-        || device.app_id_text().is_some_and(|id| id.contains(search))
-        || serial.is_some_and(|serial| serial.contains(search))
 }
