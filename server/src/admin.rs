@@ -16,6 +16,7 @@ mod health;
 mod heartbeat;
 mod history;
 mod import;
+mod openapi;
 mod page;
 mod problem;
 mod query;
@@ -99,6 +100,7 @@ fn router(operators: Operators, gate: Arc<Gate>) -> Router {
             get(devices::list).post(import::add).layer(DefaultBodyLimit::max(import::MAX_BODY)),
         )
         .route("/api/devices/{imei}", get(devices::one))
+        .route("/api/openapi.json", get(openapi::description))
         .route("/api/backup", post(backup::make))
         .route("/api/fleet", get(history::fleet))
         .route("/api/devices/{imei}/history", get(history::device))

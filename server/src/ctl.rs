@@ -8,15 +8,17 @@ mod failure;
 mod heartbeat;
 mod reach;
 mod show;
+mod steer;
 mod stream;
 mod table;
 mod times;
+mod upload;
 mod usage;
 
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use moorline_protocol::Imei;
 use serde_json::Value;
 
@@ -91,6 +93,42 @@ enum Command {
         /// Its IMEI, 15 digits
         imei: Imei,
     },
+    /// Shows how many devices there are
+    Fleet,
+    /// Shows what a device told over time, hour by hour
+    History {
+        /// Its IMEI, 15 digits
+        imei: Imei,
+        /// How far back
+        #[arg(long, value_name = "NUMBER", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3653))]
+        days: u32,
+    },
+    /// Adds devices that are to come, from a CSV file: all of them, or none where a line is wrong
+    Add {
+        /// A line is an IMEI, then perhaps a comma and a label; - reads standard input
+        file: PathBuf,
+    },
+    /// Keeps a device out: its session ends within moments, and it is let in no more
+    Block(Hold),
+    /// Keeps a device out until somebody has looked, as the server itself does with copied keys
+    Quarantine(Hold),
+    /// Lets a device in again that was blocked or quarantined
+    Unblock {
+        /// Its IMEI, 15 digits
+        imei: Imei,
+    },
+    /// Ends a device's session; it may come back at once
+    Drop {
+        /// Its IMEI, 15 digits
+        imei: Imei,
+    },
+    /// Names a device
+    Label {
+        /// Its IMEI, 15 digits
+        imei: Imei,
+        /// Up to 64 bytes; an empty one takes its name away
+        label: String,
+    },
     /// Bounds the longest silence that one device is granted, instead of the fleet's bounds
     Heartbeat(Heartbeat),
     /// Takes a backup of the fleet's database while the server runs; moorline-server restore puts it back
@@ -100,6 +138,20 @@ enum Command {
     },
     /// Shows what happened, the newest last
     Events(Events),
+    /// Writes a script that completes these commands in a shell
+    Completions {
+        /// Which one
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Hold {
+    /// Its IMEI, 15 digits
+    imei: Imei,
+    /// Why, for whoever looks later: up to 256 bytes
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
 }
 
 #[derive(Debug, Args)]
@@ -110,7 +162,25 @@ struct Devices {
     /// Only devices that are not
     #[arg(long)]
     offline: bool,
-    /// Only devices with this in their IMEI, address, modem, version, application id or certificate serial
+    /// Only devices that were added and never came
+    #[arg(long, conflicts_with_all = ["online", "offline"])]
+    never_seen: bool,
+    /// Only devices that are let in, or are kept out so
+    #[arg(long, value_name = "STATE", value_parser = ["active", "blocked", "quarantined"])]
+    state: Option<String>,
+    /// Only devices that speak it, or spoke it last
+    #[arg(long, value_name = "PROTOCOL", value_parser = ["native", "classic"])]
+    protocol: Option<String>,
+    /// Only devices whose agent is of just this version
+    #[arg(long, value_name = "VERSION")]
+    agent_version: Option<String>,
+    /// Only devices that last told of a signal below this, as in -105
+    #[arg(long, value_name = "DBM", allow_negative_numbers = true, value_parser = clap::value_parser!(i16).range(-200..=0))]
+    signal_below: Option<i16>,
+    /// Only devices whose certificate ends within 30 days, or has ended
+    #[arg(long, value_name = "HOW", value_parser = ["expiring", "expired"])]
+    certificate: Option<String>,
+    /// Only devices with this in their IMEI, label, address, modem, operator, version, application id or certificate serial
     #[arg(long, value_name = "TEXT")]
     search: Option<String>,
     /// At most so many [default: all]
@@ -119,7 +189,7 @@ struct Devices {
 }
 
 impl Devices {
-    fn state(&self) -> Option<bool> {
+    fn online(&self) -> Option<bool> {
         (self.online || self.offline).then_some(self.online)
     }
 }
@@ -162,13 +232,32 @@ struct Events {
 /// # Errors
 /// The server cannot be asked, there is no such device, or `out` cannot be written.
 pub fn run(arguments: &Arguments, environment: &Environment, out: &mut impl Write) -> Result<(), Failure> {
+    if let Command::Completions { shell } = arguments.command {
+        clap_complete::generate(shell, &mut Arguments::command(), "moorlinectl", out);
+        return Ok(());
+    }
     let client = Client::new(Reach::new(&arguments.reaching, environment)?)?;
+    let json = arguments.json;
     match &arguments.command {
-        Command::Devices(wanted) => list_devices(&client, wanted, arguments.json, out),
-        Command::Device { imei } => show_device(&client, *imei, arguments.json, out),
-        Command::Heartbeat(wanted) => heartbeat::set(&client, wanted, arguments.json, out),
+        Command::Devices(wanted) => list_devices(&client, wanted, json, out),
+        Command::Device { imei } => show_device(&client, *imei, json, out),
+        Command::Fleet => steer::fleet(&client, json, out),
+        Command::History { imei, days } => steer::history(&client, *imei, *days, json, out),
+        Command::Add { file } => steer::add(&client, file, json, out),
+        Command::Block(Hold { imei, reason }) => {
+            steer::set_state(&client, *imei, "blocked", reason, json, out)
+        }
+        Command::Quarantine(Hold { imei, reason }) => {
+            steer::set_state(&client, *imei, "quarantined", reason, json, out)
+        }
+        Command::Unblock { imei } => steer::set_state(&client, *imei, "active", "", json, out),
+        Command::Drop { imei } => steer::drop_session(&client, *imei, json, out),
+        Command::Label { imei, label } => steer::label(&client, *imei, label, json, out),
+        // It needs no server.
+        Command::Completions { .. } => Ok(()),
+        Command::Heartbeat(wanted) => heartbeat::set(&client, wanted, json, out),
         Command::Backup { file } => backup::make(&client, file, out),
-        Command::Events(wanted) => events::show(&client, wanted, arguments.json, out),
+        Command::Events(wanted) => events::show(&client, wanted, json, out),
     }
 }
 
@@ -180,7 +269,13 @@ fn list_devices(client: &Client, wanted: &Devices, json: bool, out: &mut impl Wr
         let query = Query::new("/api/devices")
             .with("limit", Some(left.min(PAGE)))
             .with("after", after.as_deref())
-            .with("online", wanted.state())
+            .with("online", wanted.online())
+            .with("seen", (wanted.never_seen || wanted.offline).then_some(wanted.offline))
+            .with("state", wanted.state.as_deref())
+            .with("protocol", wanted.protocol.as_deref())
+            .with("agent_version", wanted.agent_version.as_deref())
+            .with("signal_below", wanted.signal_below)
+            .with("certificate", wanted.certificate.as_deref())
             .with("search", wanted.search.as_deref());
         let page = client.get(&query)?;
         let devices = page["devices"].as_array().ok_or_else(|| client.stranger())?;

@@ -4,7 +4,7 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, Read};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
@@ -17,9 +17,12 @@ use tokio::time::timeout;
 use super::failure::Failure;
 use super::reach::Reach;
 use super::stream::Stream;
+use super::upload::Upload;
 
 /// The server is near and answers from memory; what takes longer does not come.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// A large file takes its time through a slow tunnel, and the server's disk its own.
+const UPLOAD: Duration = Duration::from_secs(120);
 /// Far more than a page of the longest answers.
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 /// A large fleet is copied on the server's disk first.
@@ -67,17 +70,32 @@ impl Client {
 
     /// The answer, if it is one of this API's.
     pub(super) fn get(&self, query: &Query) -> Result<Value, Failure> {
-        self.ask(Method::GET, &query.0, None)
+        self.ask(Method::GET, &query.0, None, TIMEOUT)
     }
 
     /// The same, for a change.
     pub(super) fn put(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        self.ask(Method::PUT, path, Some(body))
+        self.ask(Method::PUT, path, Some(("application/json", body.to_string().into())), TIMEOUT)
     }
 
     /// The same, for a change back.
     pub(super) fn delete(&self, path: &str) -> Result<Value, Failure> {
-        self.ask(Method::DELETE, path, None)
+        self.ask(Method::DELETE, path, None, TIMEOUT)
+    }
+
+    /// The same, for something to be done.
+    pub(super) fn post(&self, path: &str) -> Result<Value, Failure> {
+        self.ask(Method::POST, path, None, TIMEOUT)
+    }
+
+    /// The same, with a file.
+    pub(super) fn upload(
+        &self,
+        path: &str,
+        media_type: &'static str,
+        file: Vec<u8>,
+    ) -> Result<Value, Failure> {
+        self.ask(Method::POST, path, Some((media_type, file.into())), UPLOAD)
     }
 
     /// What happens from now on, or after the event with the id `after`.
@@ -114,10 +132,16 @@ impl Client {
         })
     }
 
-    fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+    fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, Bytes)>,
+        patience: Duration,
+    ) -> Result<Value, Failure> {
         let request = self.request(method, path, body)?;
         self.runtime.block_on(async {
-            let response = self.within(TIMEOUT, self.send(request)).await?;
+            let response = self.within(patience, self.send(request)).await?;
             self.read(response).await
         })
     }
@@ -126,22 +150,22 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
-    ) -> Result<Request<Full<Bytes>>, Failure> {
+        body: Option<(&'static str, Bytes)>,
+    ) -> Result<Request<Upload>, Failure> {
         let mut request = Request::builder().method(method).uri(path).header(HOST, self.reach.host());
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
+        if let Some((media_type, _)) = &body {
+            request = request.header(CONTENT_TYPE, *media_type);
         }
         if let Some(token) = self.reach.token() {
             let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| self.stranger())?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
-        let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        request.header(CONNECTION, "close").body(Full::new(bytes)).map_err(|fault| self.unreachable(&fault))
+        let body = body.map(|(_, bytes)| Upload::new(bytes)).unwrap_or_default();
+        request.header(CONNECTION, "close").body(body).map_err(|fault| self.unreachable(&fault))
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+    async fn send(&self, request: Request<Upload>) -> Result<Response<Incoming>, Failure> {
         let stream = self.reach.connect().await.map_err(|fault| self.unreachable(&fault))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|fault| self.unreachable(&fault))?;
@@ -174,7 +198,9 @@ impl Client {
                 "{} answers: {detail}. Name the file with the token by --token-file or MOORLINE_TOKEN_FILE",
                 self.reach
             ))),
-            (_, Some(detail)) => Err(Failure::Answer(format!("{} answers: {detail}", self.reach))),
+            (_, Some(detail)) => {
+                Err(Failure::Answer(format!("{} answers: {detail}{}", self.reach, bad_lines(&answer))))
+            }
             (_, None) => Err(self.stranger()),
         }
     }
@@ -195,6 +221,17 @@ impl Client {
             self.reach
         ))
     }
+}
+
+/// What is wrong with which line of a file that was sent.
+fn bad_lines(problem: &Value) -> String {
+    let lines = problem["lines"].as_array().into_iter().flatten();
+    lines.fold(String::new(), |mut told, line| {
+        let [value, reason] = ["value", "reason"].map(|name| line[name].as_str().unwrap_or_default());
+        // A `String` takes everything.
+        let _ = write!(told, "\n  line {}: {}: {reason}", line["line"], value.escape_debug());
+        told
+    })
 }
 
 /// A long answer as it comes.

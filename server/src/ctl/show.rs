@@ -26,7 +26,9 @@ pub(super) fn device(device: &Value, now_ms: i64) -> Vec<(&'static str, String)>
     let certificate = &device["certificate"];
     let mut pairs = vec![
         ("IMEI", text(device, "imei")),
+        ("Label", text(device, "label")),
         ("State", state(device)),
+        ("Admission", admission(device, now_ms)),
         ("Connected", time(device, "connected_at", now_ms)),
     ];
     if !is_online(device) {
@@ -49,6 +51,27 @@ pub(super) fn device(device: &Value, now_ms: i64) -> Vec<(&'static str, String)>
     ]);
     pairs.extend(usage::pairs(&device["usage"], now_ms));
     pairs
+}
+
+pub(super) const HOUR_HEAD: [&str; 6] = ["TIME (UTC)", "SIGNAL", "SPAN", "OPERATOR", "MEMORY", "TEMPERATURE"];
+
+pub(super) fn hour_row(hour: &Value) -> [String; 6] {
+    let with_unit = |name: &str, unit: &str| match text(hour, name) {
+        absent if absent == ABSENT => absent,
+        value => format!("{value} {unit}"),
+    };
+    let span = match (hour["signal_min_dbm"].as_i64(), hour["signal_max_dbm"].as_i64()) {
+        (Some(min), Some(max)) if min != max => format!("{min} to {max}"),
+        _ => ABSENT.to_owned(),
+    };
+    [
+        hour["at"].as_str().and_then(times::plain).unwrap_or_else(|| ABSENT.to_owned()),
+        with_unit("signal_dbm", "dBm"),
+        span,
+        text(hour, "operator"),
+        with_unit("memory_kb", "KiB"),
+        with_unit("temperature", "°C"),
+    ]
 }
 
 /// How wide the columns of events are before their last; fixed, for events are written as they happen.
@@ -83,10 +106,22 @@ fn is_online(device: &Value) -> bool {
 }
 
 fn state(device: &Value) -> String {
-    match (is_online(device), device["disconnect_cause"].as_str()) {
-        (true, _) => "online".to_owned(),
-        (false, Some(cause)) => format!("offline ({cause})"),
-        (false, None) => "offline".to_owned(),
+    let held = device["state"].as_str().filter(|state| *state != "active");
+    match (is_online(device), held, device["disconnect_cause"].as_str()) {
+        (true, ..) => "online".to_owned(),
+        (false, Some(held), _) => held.to_owned(),
+        (false, None, _) if device["first_seen"].is_null() => "never seen".to_owned(),
+        (false, None, Some(cause)) => format!("offline ({cause})"),
+        (false, None, None) => "offline".to_owned(),
+    }
+}
+
+fn admission(device: &Value, now_ms: i64) -> String {
+    let state = text(device, "state");
+    let reason = device["state_reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
+    match device["state_since"].as_str() {
+        Some(_) => format!("{state} since {}{reason}", time(device, "state_since", now_ms)),
+        None => state,
     }
 }
 

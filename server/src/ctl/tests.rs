@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::admin::rig::Rig;
-use crate::store::samples::event;
-use crate::store::{Batch, Kind};
+use crate::store::samples::{event, imei};
+use crate::store::{Batch, Kind, Report};
 
 fn ask(server: &str, words: &[&str]) -> Result<String, Failure> {
     let arguments = Arguments::try_parse_from(["moorlinectl"].iter().chain(words)).unwrap();
@@ -155,5 +155,75 @@ fn mistaken_arguments_are_refused() {
     ] {
         let refused = Arguments::try_parse_from(["moorlinectl"].iter().chain(words)).unwrap_err();
         assert_eq!(refused.exit_code(), 2, "{words:?}");
+    }
+}
+
+#[test]
+fn device_is_blocked_named_and_let_in_again() {
+    let rig = Rig::memory();
+    let device = "869731052403821";
+    let told = ask_rig(&rig, &["block", device, "--reason", "stolen"]);
+    assert!(told.contains("State         blocked\n"), "{told}");
+    assert!(told.contains("Admission     blocked since 20") && told.contains(": stolen\n"), "{told}");
+    assert!(ask_rig(&rig, &["devices", "--state", "blocked"]).ends_with("1 of 1 devices\n"));
+    let told = ask_rig(&rig, &["label", device, "Harbour crane 3"]);
+    assert!(told.contains("Label         Harbour crane 3\n"), "{told}");
+    assert!(ask_rig(&rig, &["quarantine", device]).contains("State         quarantined\n"));
+    let told = ask_rig(&rig, &["unblock", device]);
+    assert!(
+        told.contains("State         offline (idle)\n") && told.contains("Admission     active\n"),
+        "{told}"
+    );
+    assert_eq!(ask_rig(&rig, &["drop", device]), "869731052403821 was not online\n");
+    assert_eq!(ask_rig(&rig, &["drop", device, "--json"]), "{\"dropped\":false}\n");
+}
+
+#[test]
+fn devices_are_added_from_a_file_or_every_bad_line_is_told() {
+    let rig = Rig::memory();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fleet.csv");
+    let add = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        ask(&format!("http://{}", rig.address), &["add", file.to_str().unwrap()])
+    };
+    let many: String = (0..9).map(|n| format!("{}\n", ["hello", "1", "x\u{1b}[2J"][n % 3])).collect();
+    let refused = add(&format!("990016259811154\n{many}")).unwrap_err();
+    assert_eq!(refused.exit_code(), 1);
+    let told = refused.to_string();
+    assert!(told.contains("9 lines are wrong, so no device was added"), "{told}");
+    assert!(
+        told.contains("\n  line 2: hello: this is no IMEI: it holds something other than digits"),
+        "{told}"
+    );
+    assert!(told.contains("line 4: x\\u{1b}[2J: "), "{told}");
+    assert_eq!(
+        add("990016259811154,Pump\n869731052403821\n").unwrap(),
+        "1 added, 1 known already, 0 of these labelled anew\n"
+    );
+    let table = ask_rig(&rig, &["devices", "--never-seen"]);
+    assert!(table.contains("990016259811154  never seen  -      -"), "{table}");
+    assert!(ask_rig(&rig, &["device", "990016259811154"]).contains("State         never seen\n"));
+    assert!(ask_rig(&rig, &["devices", "--offline"]).ends_with("3 of 3 devices\n"));
+    let missing = ask(&format!("http://{}", rig.address), &["add", "/no/such/file"]).unwrap_err();
+    assert!(missing.to_string().starts_with("/no/such/file: "), "{missing}");
+}
+
+#[test]
+fn fleet_and_history_are_shown() {
+    let rig = Rig::memory();
+    let fleet = ask_rig(&rig, &["fleet"]);
+    assert!(fleet.contains("Known        3\n") && fleet.contains("Never seen   0\n"), "{fleet}");
+    let status = moorline_protocol::Status { signal_dbm: Some(-71), ..Default::default() };
+    let reports = vec![(imei(2), Report { status, at_ms: clock::now().utc_ms })];
+    rig.operators.store.apply(&Batch { reports, ..Batch::default() }).unwrap();
+    let history = ask_rig(&rig, &["history", "869731052403821", "--days", "2"]);
+    assert!(history.contains("-71 dBm"), "{history}");
+}
+
+#[test]
+fn completions_need_no_server() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(ask("http://127.0.0.1:1", &["completions", shell]).unwrap().contains("quarantine"));
     }
 }

@@ -55,8 +55,8 @@ pub struct Filter {
     pub signal_below: Option<i16>,
     /// Those whose certificate ends between these two moments, UTC milliseconds since 1970.
     pub certificate_ends: Option<(i64, i64)>,
-    /// Those with this text, in lower case, in their IMEI, label, address, modem, version, application id or certificate
-    /// serial.
+    /// Those with this text, in lower case, in their IMEI, label, address, modem, operator, version, application id or
+    /// certificate serial.
     pub search: Option<String>,
 }
 
@@ -289,7 +289,9 @@ impl<'f> Sieve<'f> {
         let Known { imei, entry, settings } = *known;
         let device = entry.map(|entry| &entry.device);
         let has = |wanted: &dyn Fn(&Device) -> bool| device.is_some_and(wanted);
-        let signal = || entry.and_then(|entry| entry.report.as_ref()?.status.signal_dbm);
+        let status = || entry.and_then(|entry| Some(&entry.report.as_ref()?.status));
+        let signal = || status().and_then(|status| status.signal_dbm);
+        let operator = || status().and_then(|status| status.operator.as_deref());
         let end = || device.and_then(|device| device.certificate.as_ref()).map(|shown| shown.not_after_ms);
         let standing = || {
             let hold = settings.and_then(|settings| settings.hold.as_ref());
@@ -307,6 +309,6 @@ impl<'f> Sieve<'f> {
             && filter
                 .certificate_ends
                 .is_none_or(|(from, to)| end().is_some_and(|end| (from..=to).contains(&end)))
-            && search.as_ref().is_none_or(|search| search.finds(imei, device, settings))
+            && search.as_ref().is_none_or(|search| search.finds(imei, device, operator(), settings))
     }
 }

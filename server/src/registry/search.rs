@@ -35,10 +35,17 @@ impl<'t> Search<'t> {
         }
     }
 
-    pub(super) fn finds(&self, imei: Imei, device: Option<&Device>, settings: Option<&Settings>) -> bool {
+    pub(super) fn finds(
+        &self,
+        imei: Imei,
+        device: Option<&Device>,
+        operator: Option<&str>,
+        settings: Option<&Settings>,
+    ) -> bool {
         let label = settings.and_then(|settings| settings.label.as_deref());
         (self.in_imei && self.is_in_shown(imei))
             || label.is_some_and(|label| self.is_in(label))
+            || operator.is_some_and(|operator| self.is_in(operator))
             || device.is_some_and(|device| self.is_in_device(device))
     }
 
@@ -77,7 +84,8 @@ mod tests {
     fn every_field_is_looked_through_whatever_its_case() {
         let known = device(2);
         let settings = Settings { label: Some("Hafenkran ÄÖÜ".into()), ..Settings::default() };
-        let finds = |text: &str| Search::new(text).finds(imei(2), Some(&known), Some(&settings));
+        let finds =
+            |text: &str| Search::new(text).finds(imei(2), Some(&known), Some("262-01"), Some(&settings));
         for text in [
             "",
             "8697",
@@ -90,6 +98,7 @@ mod tests {
             "0a",
             "hafenkran",
             "äöü",
+            "262-01",
         ] {
             assert!(finds(text), "{text}");
         }
@@ -101,8 +110,8 @@ mod tests {
     #[test]
     fn device_that_never_came_is_found_by_imei_and_label() {
         let settings = Settings { label: Some("Crane".into()), ..Settings::default() };
-        assert!(Search::new("869731").finds(imei(2), None, None));
-        assert!(Search::new("crane").finds(imei(2), None, Some(&settings)));
-        assert!(!Search::new("crane").finds(imei(2), None, None));
+        assert!(Search::new("869731").finds(imei(2), None, None, None));
+        assert!(Search::new("crane").finds(imei(2), None, None, Some(&settings)));
+        assert!(!Search::new("crane").finds(imei(2), None, None, None));
     }
 }
