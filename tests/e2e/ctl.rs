@@ -96,3 +96,28 @@ fn reader_that_has_seen_enough_is_no_failure() -> Result<(), Failure> {
     assert_eq!((output.status.code(), String::from_utf8(output.stderr)?.as_str()), (Some(0), ""));
     Ok(())
 }
+
+/// The README's walk, by its very commands.
+#[test]
+fn device_is_seen_blocked_gone_unblocked_and_back() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let server = rig.server()?.start()?;
+    // What no retry mends is tried again after a minute otherwise.
+    let mut agent = rig.agent(server.devices(), IMEI)?.set("reconnect.max", "1s").start()?;
+    server.operators().wait_online(IMEI, true)?;
+    let told = |words: &[&str], wanted: &str| {
+        let output = run(&server, words)?;
+        let said = String::from_utf8(output.stdout)?;
+        assert!(output.status.success() && said.contains(wanted), "{words:?}: {said}");
+        Ok::<_, Failure>(())
+    };
+    told(&["device", IMEI], "State         online\n")?;
+    told(&["block", IMEI, "--reason", "stolen"], "Admission     blocked since ")?;
+    server.operators().wait_online(IMEI, false)?;
+    told(&["device", IMEI], "State         blocked\n")?;
+    agent.wait_for("the server rejected this device: the device is blocked")?;
+    told(&["unblock", IMEI], "Admission     active\n")?;
+    server.operators().wait_online(IMEI, true)?;
+    told(&["device", IMEI], "State         online\n")?;
+    agent.stop()
+}
