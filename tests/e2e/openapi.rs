@@ -84,12 +84,13 @@ impl Description {
 
     /// What a value lacks to be of this schema.
     #[track_caller]
-    fn faults(&self, schema: &Value, value: &Value) -> Vec<String> {
+    fn faults(&self, schema: &Value, value: &Value) -> Result<Vec<String>, Failure> {
         let mut whole = schema.clone();
         whole["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
         whole["components"] = self.0["components"].clone();
-        let validator = jsonschema::options().should_validate_formats(true).build(&whole).unwrap();
-        validator.iter_errors(value).map(|fault| format!("{}: {fault}", fault.instance_path())).collect()
+        let validator = jsonschema::options().should_validate_formats(true).build(&whole)?;
+        let faults = validator.iter_errors(value);
+        Ok(faults.map(|fault| format!("{}: {fault}", fault.instance_path())).collect())
     }
 }
 
@@ -138,12 +139,12 @@ fn every_operation_answers_as_it_is_described() -> Result<(), Failure> {
         let answer = ask(&server, &attempt)?;
         assert_eq!(answer.status(), 200, "{} {}", attempt.method, attempt.path);
         let (schema, value) = read(&operation["responses"]["200"]["content"], answer)?;
-        let faults = description.faults(&schema, &value);
+        let faults = description.faults(&schema, &value)?;
         assert!(faults.is_empty(), "{} {}: {faults:#?} in {value:#}", attempt.method, attempt.path);
         // What is sent is of the form described as well.
         if attempt.media_type == Some("application/json") {
             let form = &operation["requestBody"]["content"]["application/json"]["schema"];
-            assert_eq!(description.faults(form, &serde_json::from_str(&attempt.body)?), [""; 0]);
+            assert_eq!(description.faults(form, &serde_json::from_str(&attempt.body)?)?, [""; 0]);
         }
     }
     let described: BTreeSet<_> = description
@@ -186,7 +187,7 @@ fn server_knows_the_methods_and_parameters_that_are_described_and_no_others() ->
         }
         let attempt = get("", format!("{}?sheep=1", path.replace("{imei}", IMEI)));
         let (_, value) = read(&operation["responses"]["default"]["content"], ask(&server, &attempt)?)?;
-        assert_eq!(description.faults(&problem, &value), [""; 0]);
+        assert_eq!(description.faults(&problem, &value)?, [""; 0]);
         let known = value["allowed"].as_str().and_then(|allowed| allowed.split_once(", which are "));
         let known: BTreeSet<_> = known.map(|(_, known)| known.split(", ").collect()).unwrap_or_default();
         assert_eq!(known, named.iter().filter_map(|named| named["name"].as_str()).collect(), "{path}");
@@ -216,7 +217,7 @@ fn every_refusal_is_a_problem() -> Result<(), Failure> {
         let answer = ask(&server, &attempt)?;
         assert_eq!(answer.status(), 400, "{path}");
         let (_, value) = read(&operation["responses"]["default"]["content"], answer)?;
-        assert_eq!(description.faults(&problem, &value), [""; 0], "{path}");
+        assert_eq!(description.faults(&problem, &value)?, [""; 0], "{path}");
         refused += 1;
     }
     assert_eq!(refused, 4);
