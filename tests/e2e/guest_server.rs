@@ -22,6 +22,8 @@ const SOCKET: &str = "moorline-server.socket";
 const LAST_WORDS: &str = "moorline-server-stopped.service";
 /// The port for devices, as both the unit and the configuration have it from the package.
 const DEVICES: u16 = 9089;
+/// Where the package's configuration has the operators' socket, commented out.
+const OPERATORS: &str = "/run/moorline-server/operators.sock";
 /// A device that is not the board itself.
 const ELSEWHERE: &str = "004999010640018";
 /// dpkg on a board that QEMU plays.
@@ -49,7 +51,8 @@ fn restart_refuses_nobody_and_the_fleet_is_told_in_words() -> Result<(), Failure
     station.reload(&session)?;
     station.hold_a_connection()?;
     station.restart()?;
-    station.kill()
+    station.kill()?;
+    station.let_operators_in()
 }
 
 #[test]
@@ -207,6 +210,31 @@ impl Station {
         assert_eq!(self.guest.ask(owned, PATIENCE)?, format!("{folder} {user}\n{file} {user}"));
         assert_eq!(self.guest.ask("systemctl --failed --no-legend --plain", PATIENCE)?, "");
         Ok(())
+    }
+
+    /// By the operators' socket, members of the server's group and nobody else; it stays where it is over a restart.
+    fn let_operators_in(&mut self) -> Result<(), Failure> {
+        let session = self.online("another")?;
+        let switch = "sed -i 's/^#operators_socket/operators_socket/' /etc/moorline/server.toml";
+        self.guest.ask(&format!("{switch} && systemctl restart moorline-server"), BOOT)?;
+        self.guest.wait_journal(UNIT, &format!("operators on unix:{OPERATORS}"), BOOT)?;
+        self.online(&session)?;
+        let owned = format!("stat -c '%a %U %G' /run/moorline-server {OPERATORS}");
+        let user = "moorline-server moorline-server";
+        assert_eq!(self.guest.ask(&owned, PATIENCE)?, format!("750 {user}\n660 {user}"));
+        let asked = |groups: &str| {
+            format!(
+                "setpriv --reuid=nobody --regid=nogroup {groups} moorlinectl --server unix:{OPERATORS} devices 2>&1"
+            )
+        };
+        let refused = self.guest.run(&asked("--clear-groups"))?;
+        assert!(refused.code == 1 && refused.text.contains("Permission denied"), "{}", refused.text);
+        self.guest.ask(&asked("--groups=moorline-server"), PATIENCE)?;
+        // Without `--server` it is found by whoever may look into its folder: the address is shut.
+        let shut = "sed -i 's/^#operators = .*/operators = \"off\"/' /etc/moorline/server.toml && \
+            systemctl mask --now moorline-server.socket && systemctl restart moorline-server";
+        self.guest.ask(shut, BOOT)?;
+        self.online("another").map(drop)
     }
 }
 
