@@ -68,11 +68,11 @@ struct Reaching {
     #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// The operator's certificate that the server asks for over https, in PEM
-    #[arg(long, global = true, value_name = "FILE", requires = "key")]
-    certificate: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "FILE", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
     /// Its key
-    #[arg(long, global = true, value_name = "FILE", requires = "certificate")]
-    key: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "FILE", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
 }
 
 /// What the environment says of how the server is reached.

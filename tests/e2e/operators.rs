@@ -206,7 +206,16 @@ fn operators_show_certificates_that_no_device_has() -> Result<(), Failure> {
     let as_one = |by: &moorline_testbed::certs::Credentials, host: &str, ca: &str| {
         let server = format!("https://{host}:{port}");
         let (certificate, key) = (shown(&by.certificate), shown(&by.key));
-        devices(&["--server", &server, "--ca", ca, "--certificate", &certificate, "--key", &key])
+        devices(&[
+            "--server",
+            &server,
+            "--ca",
+            ca,
+            "--client-certificate",
+            &certificate,
+            "--client-key",
+            &key,
+        ])
     };
     for host in ["localhost", "127.0.0.1"] {
         let (code, said) = as_one(&operator, host, &ca)?;
@@ -247,7 +256,16 @@ fn commands_of_the_guide_make_an_operators_certificate() -> Result<(), Failure> 
     let address = format!("https://{}", server.operators().0);
     let [certificate, key] = ["alice.pem", "alice.key"].map(|name| shown(&rig.folder().join(name)));
     let ca = shown(&rig.pki().ca());
-    assert_lists(&["--server", &address, "--ca", &ca, "--certificate", &certificate, "--key", &key])
+    assert_lists(&[
+        "--server",
+        &address,
+        "--ca",
+        &ca,
+        "--client-certificate",
+        &certificate,
+        "--client-key",
+        &key,
+    ])
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn address(text: &str, options: &Reaching) -> Result<Way, Failure> {
 
 fn secure(host: &str, options: &Reaching) -> Result<(TlsConnector, ServerName<'static>), Failure> {
     let ca = options.ca.as_deref().unwrap_or_else(|| Path::new(SYSTEM_CA));
-    let own = options.certificate.as_deref().zip(options.key.as_deref());
+    let own = options.client_certificate.as_deref().zip(options.client_key.as_deref());
     let config = tls::operator_config(ca, own).map_err(Failure::Address)?;
     let name = ServerName::try_from(host.to_owned()).map_err(|_| no_address(host))?;
     Ok((TlsConnector::from(Arc::new(config)), name))
