@@ -7,13 +7,14 @@
 //! at the most, and two locks could disagree about who is online. It is a plain `std` one, for nothing inside waits, and
 //! the lock is never held across an await. Heartbeats do not take it: see [`Presence::heard`].
 //!
-//! Memory: a known device costs about 350 bytes (its [`Device`], its [`Lineage`] and their share of the map), one that is online 56 more (its
+//! Memory: a known device costs about 350 bytes (its [`Device`], its [`Lineage`] and their share of the map), one that is online 80 more (its
 //! [`Presence`], shared with its connection), one that reported how it is 64 more, one
 //! that told what it has used 200 more.
 
 mod certificates;
 mod decisions;
 mod history;
+mod line;
 mod lineage;
 mod listing;
 mod refused;
@@ -41,6 +42,8 @@ use crate::store::{Device, Ended, Event, Fleet, Kind, LastSession, Queue, Report
 pub use certificates::ByRemaining;
 pub use decisions::Outdated;
 use decisions::marks;
+use line::Line;
+pub use line::Measured;
 use lineage::Lineage;
 pub use listing::{Counts, Earlier, Filter, Page, Shown, Standing};
 pub use refused::Refused;
@@ -124,6 +127,7 @@ pub struct Presence {
     /// The device.
     pub imei: Imei,
     last_seen_ms: AtomicI64,
+    line: Line,
 }
 
 impl Presence {
@@ -355,7 +359,12 @@ impl Registry {
         let id = state.next_session_id;
         state.next_session_id += 1;
         state.reserve_ids(&self.queue);
-        let presence = Arc::new(Presence { session_id: id, imei, last_seen_ms: AtomicI64::new(now.utc_ms) });
+        let presence = Arc::new(Presence {
+            session_id: id,
+            imei,
+            last_seen_ms: AtomicI64::new(now.utc_ms),
+            line: Line::default(),
+        });
         let online = Some(Online { presence: Arc::clone(&presence), exit });
         let former = state.devices.remove(&imei);
         if former.is_none() && state.settings.contains_key(&imei) {

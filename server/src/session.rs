@@ -229,6 +229,12 @@ impl Session {
         }
     }
 
+    /// How long the device's last answer to a question took.
+    #[must_use]
+    pub const fn round_trip(&self) -> Option<Duration> {
+        self.silence.round_trip()
+    }
+
     /// An operator bounded this device apart from the fleet. Call it before [`Self::accept`].
     pub const fn bound(&mut self, bounds: Bounds) {
         self.bounds = bounds;
@@ -286,6 +292,9 @@ impl Session {
     }
 
     fn on_heard(&mut self, heard: Heard, now: Now) {
+        if let Heard::EchoAck { token } = &heard {
+            self.silence.answered(*token, now.instant);
+        }
         self.silence.broken(now.instant);
         match self.wire.dialect() {
             Dialect::Native => self.on_native(heard, now),

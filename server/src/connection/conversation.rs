@@ -82,11 +82,17 @@ impl Conversation {
 
     pub(super) fn count_sent(&self, bytes: usize) {
         self.link.metrics.bytes_sent(bytes);
+        if let Some(presence) = &self.presence {
+            presence.sent(bytes);
+        }
     }
 
     /// Whether the device is still to be heard, now that `bytes` have come from it.
     pub(super) fn may_stay(&mut self, tls: &mut Tls, bytes: usize, now: Now) -> bool {
         self.link.metrics.bytes_received(bytes);
+        if let Some(presence) = &self.presence {
+            presence.received(bytes);
+        }
         let Err(refusal) = self.link.tls.judge_again(tls, now) else { return true };
         // Of one that is online its end tells.
         if self.presence.is_none() {
@@ -152,7 +158,11 @@ impl Conversation {
                     self.link.registry.silence(presence, longest);
                 }
             }
-            Event::EchoAck { .. } => {}
+            Event::EchoAck { .. } => {
+                if let (Some(presence), Some(round_trip)) = (&self.presence, self.session.round_trip()) {
+                    presence.answered_within(round_trip);
+                }
+            }
             Event::Ended(cause) => {
                 self.ended.get_or_insert(cause);
             }

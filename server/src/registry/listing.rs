@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use moorline_protocol::Imei;
 
+use super::line::Measured;
 use super::search::Search;
 use super::{CHUNK, Entry, Registry, State, UsageReport};
 use crate::session::Dialect;
@@ -80,6 +81,8 @@ pub struct Shown {
     pub device: Option<Device>,
     /// Whether it is online.
     pub online: bool,
+    /// What is known of its line while it is.
+    pub line: Option<Measured>,
     /// What was decided of it.
     pub settings: Settings,
     /// What it last told of itself.
@@ -253,6 +256,7 @@ impl State {
             imei,
             device,
             online: online.is_some(),
+            line: online.map(|online| online.presence.line()),
             settings: self.settings.get(&imei).cloned().unwrap_or_default(),
             report: entry.and_then(|entry| entry.report.as_deref().cloned()),
             usage: entry.and_then(|entry| entry.account.as_ref()).map(|account| account.report.clone()),
