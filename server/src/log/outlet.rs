@@ -15,6 +15,9 @@ use tracing_subscriber::fmt::MakeWriter;
 /// The most that waits: about ten thousand lines. As much again may be on its way.
 const HEAP: usize = 1 << 20;
 
+/// How long the first line waits for others to go with it, in one write.
+const LINGER: Duration = Duration::from_millis(10);
+
 /// Where lines are put; clones share the heap.
 #[derive(Clone)]
 pub(super) struct Outlet(Arc<Heap>);
@@ -76,8 +79,12 @@ impl Outlet {
             drop(state);
             return (self.0.count)();
         }
+        let tells = state.lines.is_empty() || state.lines.len() > self.0.room / 2;
         state.lines.extend_from_slice(line);
-        self.0.filled.notify_one();
+        // Later ones go along: to wake the thread for each would cost more than the line.
+        if tells {
+            self.0.filled.notify_one();
+        }
     }
 
     /// Waits until everything was carried off, but not longer than `patience`; nothing is taken any more.
@@ -115,10 +122,13 @@ impl Heap {
         state.carrying = false;
         self.emptied.notify_all();
         let idle = |state: &mut State| state.lines.is_empty() && !state.closed;
-        let mut state = self.filled.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
+        let state = self.filled.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
         if state.lines.is_empty() {
             return None;
         }
+        let few = |state: &mut State| state.lines.len() <= self.room / 2 && !state.closed;
+        let waited = self.filled.wait_timeout_while(state, LINGER, few);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         mem::swap(&mut state.lines, lines);
         state.carrying = true;
         Some(mem::take(&mut state.lost))
