@@ -149,6 +149,12 @@ impl RequestDecoder {
         };
         Ok(Some(request.map_or(Received::Refused { message }, Received::Request)))
     }
+
+    /// Whether nothing of an unfinished request is kept: a new decoder is as good as this one.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.0.lent || self.0.field.is_empty()
+    }
 }
 
 /// Finds replies in a stream that arrives in pieces of any size: the device's side.

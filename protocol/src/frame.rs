@@ -98,6 +98,12 @@ impl<S: Spill> Decoder<S> {
         }
     }
 
+    /// Whether nothing of an unfinished frame is kept: a new decoder is as good as this one.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.lent || self.kept().is_empty()
+    }
+
     /// The unfinished frame, from its first byte.
     fn kept(&self) -> &[u8] {
         match self.spill.bytes() {

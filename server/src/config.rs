@@ -27,7 +27,7 @@ pub const DEFAULT_FILE: &str = "/etc/moorline/server.toml";
 const FIRST_MESSAGE: Duration = Duration::from_secs(30);
 /// What fits into an address of a Unix socket (unix(7)).
 const LONGEST_SOCKET: usize = 107;
-/// About 25 MB when it is full. A fleet that is larger than this sets `tls.sessions` to its size.
+/// About 15 MB when it is full. A fleet that is larger than this sets `tls.sessions` to its size.
 const RESUMABLE: usize = 16_384;
 
 /// From a day, which the page's charts show, to ten years.

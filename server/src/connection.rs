@@ -13,14 +13,17 @@ mod farewell;
 mod handshake;
 mod scratch;
 
-use std::io;
+use std::future::{Future as _, poll_fn};
+use std::io::{self, Read as _};
 use std::mem;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -28,7 +31,7 @@ use tracing::debug;
 
 use crate::capacity::Capacity;
 use crate::clock::{self, Now};
-use crate::exit::Exit;
+use crate::exit::{Exit, Order};
 use crate::log::{self, ConnectionId};
 use crate::metrics::Metrics;
 use crate::proxy::Networks;
@@ -102,7 +105,12 @@ pub(crate) async fn serve(
             }
             let mut connection = Connection::new(socket, address, shaken, link, seat, exit);
             // A block that captures, and no function that takes: a future keeps an argument and what it is moved to.
-            tokio::spawn(log::about(id, async move { connection.run().await }));
+            tokio::spawn(log::about(id, async move {
+                if let Some(cause) = connection.run().await {
+                    // Boxed, or every session kept room for it.
+                    Box::pin(connection.take_leave(cause)).await;
+                }
+            }));
         }
         Err(Failure::Refused { refusal, resumed }) => {
             link.metrics.not_shaken(refusal.reason, resumed, seconds);
@@ -118,16 +126,30 @@ pub(crate) async fn serve(
     }
 }
 
+/// What a connection waits for.
+enum Due {
+    /// It was told to go.
+    Order(Order),
+    /// The socket can be read; or written, where something is unsent.
+    Socket(io::Result<()>),
+    /// The session's deadline has come.
+    Alarm,
+}
+
 /// An open connection.
 struct Connection {
     socket: TcpStream,
     tls: Box<Tls>,
     /// The beginning of a record that is not finished; empty nearly always.
-    rest: Vec<u8>,
-    /// Records that the socket did not take; while there are any, nothing is read.
-    unsent: Vec<u8>,
-    unsent_since: Option<std::time::Instant>,
+    rest: Box<[u8]>,
+    unsent: Option<Box<Unsent>>,
     conversation: Conversation,
+}
+
+/// Records that the socket did not take; while there are any, nothing is read.
+struct Unsent {
+    records: Vec<u8>,
+    since: std::time::Instant,
 }
 
 impl Connection {
@@ -140,9 +162,11 @@ impl Connection {
         exit: Arc<Exit>,
     ) -> Self {
         let Shaken { tls, device, rest, plaintext, closed, cost: _ } = shaken;
+        // It has held the device's certificates, and would keep their room until the device next speaks.
+        let rest = rest.into_boxed_slice();
         let now = clock::now();
         let conversation = Conversation::new(device, address, link, seat, exit, now);
-        let mut connection = Self { socket, tls, rest, unsent: Vec::new(), unsent_since: None, conversation };
+        let mut connection = Self { socket, tls, rest, unsent: None, conversation };
         scratch::with(|scratch| {
             connection.conversation.hear(&plaintext, &mut scratch.frames, now);
             if closed {
@@ -153,16 +177,19 @@ impl Connection {
         connection
     }
 
+    /// Until the session ends; with the cause for which leave is to be taken, if there is anybody left to take it of.
     #[expect(clippy::disallowed_methods, reason = "the one place that waits for a session's deadline")]
-    async fn run(&mut self) {
+    async fn run(&mut self) -> Option<Cause> {
         let mut alarm = pin!(sleep_until(self.deadline()));
         loop {
             if let Some(cause) = self.conversation.ended() {
                 self.conversation.leave(cause);
-                return self.take_leave(cause).await;
+                return Some(cause);
             }
-            if let Err(cause) = self.turn(alarm.as_mut()).await {
-                return self.conversation.leave(cause);
+            let due = poll_fn(|context| self.poll_due(alarm.as_mut(), context)).await;
+            if let Err(cause) = self.turn(due, alarm.as_mut()) {
+                self.conversation.leave(cause);
+                return None;
             }
             // Messages move the deadline on, and the alarm is set anew when it rings; a shorter patience moves it back.
             let next = self.deadline();
@@ -172,21 +199,34 @@ impl Connection {
         }
     }
 
-    /// Waits for the next thing to happen and reacts to it.
-    async fn turn(&mut self, mut alarm: Pin<&mut Sleep>) -> Result<(), Cause> {
-        let blocked = !self.unsent.is_empty();
-        let interest = if blocked { Interest::WRITABLE } else { Interest::READABLE };
-        tokio::select! {
-            biased;
-            order = self.conversation.ordered() => {
+    /// The next thing that happens. By hand and not by `select!`, whose futures every session would keep room for.
+    fn poll_due(&self, alarm: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<Due> {
+        if let Poll::Ready(order) = self.conversation.poll_ordered(context) {
+            return Poll::Ready(Due::Order(order));
+        }
+        let socket = if self.unsent.is_none() {
+            self.socket.poll_read_ready(context)
+        } else {
+            self.socket.poll_write_ready(context)
+        };
+        if let Poll::Ready(ready) = socket {
+            return Poll::Ready(Due::Socket(ready));
+        }
+        alarm.poll(context).map(|()| Due::Alarm)
+    }
+
+    /// Reacts to it.
+    fn turn(&mut self, due: Due, alarm: Pin<&mut Sleep>) -> Result<(), Cause> {
+        match due {
+            Due::Order(order) => {
                 self.conversation.end(order.cause, order.retry_after);
                 self.speak();
             }
-            ready = self.socket.ready(interest) => {
+            Due::Socket(ready) => {
                 ready.map_err(|_| Cause::Lost)?;
-                if blocked { self.flush()? } else { self.read()? }
+                if self.unsent.is_none() { self.read()? } else { self.flush()? }
             }
-            () = alarm.as_mut() => {
+            Due::Alarm => {
                 self.on_alarm()?;
                 let next = self.deadline();
                 alarm.reset(next);
@@ -196,7 +236,7 @@ impl Connection {
     }
 
     fn deadline(&self) -> Instant {
-        let stall = self.unsent_since.map(|since| since + WRITE_STALL);
+        let stall = self.unsent.as_ref().map(|unsent| unsent.since + WRITE_STALL);
         let next = self.conversation.deadline().into_iter().chain(stall).min();
         // A session without a deadline is over, which `run` sees before it waits.
         Instant::from_std(next.unwrap_or_else(|| clock::now().instant + WRITE_STALL))
@@ -204,7 +244,7 @@ impl Connection {
 
     fn on_alarm(&mut self) -> Result<(), Cause> {
         let now = clock::now();
-        if self.unsent_since.is_some_and(|since| now.instant >= since + WRITE_STALL) {
+        if self.unsent.as_ref().is_some_and(|unsent| now.instant >= unsent.since + WRITE_STALL) {
             return Err(Cause::Stalled);
         }
         self.conversation.on_timeout(now);
@@ -222,7 +262,7 @@ impl Connection {
 
     fn read(&mut self) -> Result<(), Cause> {
         scratch::with(|scratch| {
-            let len = match self.socket.try_read(&mut scratch.read) {
+            let len = match read_what_is_there(&self.socket, &mut scratch.read) {
                 Ok(0) => return Err(Cause::Lost),
                 Ok(len) => len,
                 Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -243,7 +283,7 @@ impl Connection {
     fn take(&mut self, len: usize, scratch: &mut Scratch, now: Now) -> Result<(), Cause> {
         let Scratch { read, records, frames } = scratch;
         let read = read.get_mut(..len).unwrap_or_default();
-        let mut joined = mem::take(&mut self.rest);
+        let mut joined = mem::take(&mut self.rest).into_vec();
         let continued = !joined.is_empty();
         if continued {
             joined.extend_from_slice(read);
@@ -259,9 +299,9 @@ impl Connection {
         })?;
         if continued {
             joined.drain(..taken);
-            self.rest = if joined.is_empty() { Vec::new() } else { joined };
+            self.rest = joined.into_boxed_slice();
         } else {
-            self.rest = read.get(taken..).unwrap_or_default().to_vec();
+            self.rest = read.get(taken..).unwrap_or_default().into();
         }
         if progress == Progress::PeerClosed {
             self.conversation.closed();
@@ -288,23 +328,22 @@ impl Connection {
         }
         self.conversation.count_sent(records.len());
         // A fault shows again when the rest is flushed.
-        let written = if self.unsent.is_empty() { self.socket.try_write(records).unwrap_or(0) } else { 0 };
-        let unsent = records.get(written..).unwrap_or_default();
-        if !unsent.is_empty() {
-            self.unsent.extend_from_slice(unsent);
-            self.unsent_since.get_or_insert_with(|| clock::now().instant);
+        let written = if self.unsent.is_none() { self.socket.try_write(records).unwrap_or(0) } else { 0 };
+        let left = records.get(written..).unwrap_or_default();
+        if !left.is_empty() {
+            let begin = || Box::new(Unsent { records: Vec::new(), since: clock::now().instant });
+            self.unsent.get_or_insert_with(begin).records.extend_from_slice(left);
         }
     }
 
     fn flush(&mut self) -> Result<(), Cause> {
-        match self.socket.try_write(&self.unsent) {
+        let Some(unsent) = &mut self.unsent else { return Ok(()) };
+        match self.socket.try_write(&unsent.records) {
             Ok(written) => {
-                self.unsent.drain(..written);
-                if self.unsent.is_empty() {
-                    self.unsent = Vec::new();
-                    self.unsent_since = None;
-                } else {
-                    self.unsent_since = Some(clock::now().instant);
+                unsent.records.drain(..written);
+                unsent.since = clock::now().instant;
+                if unsent.records.is_empty() {
+                    self.unsent = None;
                 }
                 Ok(())
             }
@@ -315,13 +354,44 @@ impl Connection {
 
     /// Sends what is still unsent and close_notify, as far as the device takes it in time.
     async fn take_leave(&mut self, cause: Cause) {
-        let before = self.unsent.len();
-        self.tls.close(&mut self.rest, &mut self.unsent);
-        self.conversation.count_sent(self.unsent.len() - before);
-        let _ = farewell::write_all(&self.socket, &self.unsent).await;
+        let mut records = self.unsent.take().map_or_else(Vec::new, |unsent| unsent.records);
+        let before = records.len();
+        self.tls.close(&mut self.rest, &mut records);
+        self.conversation.count_sent(records.len() - before);
+        let _ = farewell::write_all(&self.socket, &records).await;
         // One that was sent away for its descriptor has to give it back now.
         if cause != Cause::NoHello {
             farewell::hear_out(&self.socket).await;
         }
+    }
+}
+
+/// Reads once. A read that fell short has emptied the socket, and readiness comes as an edge: so it is over, and a second
+/// read for each heartbeat would only find that out.
+fn read_what_is_there(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut read = None;
+    let tried = socket.try_io(Interest::READABLE, || {
+        let len = (&*SockRef::from(socket)).read(buffer)?;
+        read = Some(len);
+        let is_short = (1..buffer.len()).contains(&len);
+        if is_short { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    read.ok_or_else(|| tried.err().unwrap_or_else(|| io::ErrorKind::WouldBlock.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a future holds that `make` makes.
+    const fn size<F>(_: fn(Connection) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// With tokio's own part and the log's, the task of a session that waits fits six blocks of 128 bytes, as tokio aligns it.
+    #[test]
+    fn waiting_session_is_small() {
+        let size = size(|mut connection| async move { connection.run().await });
+        assert!(size <= 576, "{size}");
     }
 }

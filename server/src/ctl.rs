@@ -33,10 +33,8 @@ pub const SERVER_VARIABLE: &str = "MOORLINE_SERVER";
 pub const TOKEN_VARIABLE: &str = "MOORLINE_TOKEN_FILE";
 /// How many devices are asked for at a time.
 const PAGE: usize = 1000;
-/// Over the options that say how the server is reached.
-const SERVER: &str = "The server";
 
-/// Shows what a moorline-server knows of its fleet, and decides of its devices.
+/// Shows what a moorline-server knows of its fleet, and sets what a device is granted.
 ///
 /// Ends with 0 when done, 1 when the server cannot be asked, 2 when the arguments are wrong, 3 when there is no such device.
 #[derive(Debug, Parser)]
@@ -61,19 +59,19 @@ pub struct Arguments {
 struct Reaching {
     /// The server's address for operators, as http://HOST:PORT, https://HOST:PORT or unix:PATH [default:
     /// unix:/run/moorline-server/operators.sock where there is one, else http://127.0.0.1:9090]
-    #[arg(long, global = true, help_heading = SERVER, value_name = "ADDRESS")]
+    #[arg(long, global = true, value_name = "ADDRESS")]
     server: Option<String>,
     /// The file with the token that the server asks for
-    #[arg(long, global = true, help_heading = SERVER, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Who vouches for the server over https, in PEM [default: whom this machine trusts]
-    #[arg(long, global = true, help_heading = SERVER, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// The operator's certificate that the server asks for over https, in PEM
-    #[arg(long, global = true, help_heading = SERVER, value_name = "FILE", requires = "client_key")]
+    #[arg(long, global = true, value_name = "FILE", requires = "client_key")]
     client_certificate: Option<PathBuf>,
     /// Its key
-    #[arg(long, global = true, help_heading = SERVER, value_name = "FILE", requires = "client_certificate")]
+    #[arg(long, global = true, value_name = "FILE", requires = "client_certificate")]
     client_key: Option<PathBuf>,
 }
 

@@ -1,17 +1,22 @@
 //! How a connection is told to go: by the registry, by the admission, or by the server that stops.
 
-use std::sync::{Mutex, PoisonError};
+use std::future::poll_fn;
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-
-use tokio::sync::Notify;
 
 use crate::session::Cause;
 
 /// One per connection, shared with whoever may end it.
 #[derive(Debug, Default)]
-pub struct Exit {
-    order: Mutex<Option<Order>>,
-    notify: Notify,
+pub struct Exit(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    order: Option<Order>,
+    /// The task that waits: only one does at a time, the connection's.
+    waiting: Option<Waker>,
 }
 
 /// Go, and why.
@@ -26,22 +31,38 @@ pub struct Order {
 impl Exit {
     /// Tells the connection to go. The first order counts.
     pub fn order(&self, cause: Cause, retry_after: Duration) {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(Order { cause, retry_after });
-        self.notify.notify_one();
+        let waiting = {
+            let mut state = self.lock();
+            state.order.get_or_insert(Order { cause, retry_after });
+            mem::take(&mut state.waiting)
+        };
+        // Not under the lock: the task may run at once, and look.
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// The order, if one was given.
     pub(crate) fn given(&self) -> Option<Order> {
-        *self.order.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock().order
     }
 
     /// Waits for the order.
     pub(crate) async fn ordered(&self) -> Order {
-        loop {
-            if let Some(order) = self.given() {
-                return order;
-            }
-            self.notify.notified().await;
+        poll_fn(|context| self.poll_ordered(context)).await
+    }
+
+    /// The order; the task that asked last is woken when it comes.
+    pub(crate) fn poll_ordered(&self, context: &Context<'_>) -> Poll<Order> {
+        let mut state = self.lock();
+        if let Some(order) = state.order {
+            return Poll::Ready(order);
         }
+        if !state.waiting.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            state.waiting = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,14 +7,13 @@
 //! at the most, and two locks could disagree about who is online. It is a plain `std` one, for nothing inside waits, and
 //! the lock is never held across an await. Heartbeats do not take it: see [`Presence::heard`].
 //!
-//! Memory: a known device costs about 350 bytes (its [`Device`], its [`Lineage`] and their share of the map), one that is online 80 more (its
+//! Memory: a known device costs about 390 bytes (its [`Device`], its [`Lineage`], the serial's text and their share of the map), one that is online 56 more (its
 //! [`Presence`], shared with its connection), one that reported how it is 64 more, one
 //! that told what it has used 200 more.
 
 mod certificates;
 mod decisions;
 mod history;
-mod line;
 mod lineage;
 mod listing;
 mod refused;
@@ -42,8 +41,6 @@ use crate::store::{Device, Ended, Event, Fleet, Kind, LastSession, Queue, Report
 pub use certificates::ByRemaining;
 pub use decisions::Outdated;
 use decisions::marks;
-use line::Line;
-pub use line::Measured;
 use lineage::Lineage;
 pub use listing::{Counts, Earlier, Filter, Page, Shown, Standing};
 pub use refused::Refused;
@@ -68,7 +65,8 @@ pub struct Registry {
 }
 
 struct State {
-    devices: BTreeMap<Imei, Entry>,
+    /// Boxed, for a node of the map is half empty when devices come in their order.
+    devices: BTreeMap<Imei, Box<Entry>>,
     /// What was decided of single devices, also of those that never came.
     settings: BTreeMap<Imei, Settings>,
     register: Register,
@@ -127,7 +125,6 @@ pub struct Presence {
     /// The device.
     pub imei: Imei,
     last_seen_ms: AtomicI64,
-    line: Line,
 }
 
 impl Presence {
@@ -193,7 +190,7 @@ impl Registry {
             let report = fleet.reports.remove(&device.imei).map(Box::new);
             let lineage = Lineage::default();
             let entry = Entry { device, online: None, lineage, report, report_stored_ms: 0, account: None };
-            state.devices.insert(entry.device.imei, entry);
+            state.devices.insert(entry.device.imei, Box::new(entry));
         }
         for (imei, settings) in fleet.settings {
             state.settle(imei, settings);
@@ -336,7 +333,8 @@ impl Registry {
     fn end_session(&self, state: &mut State, presence: &Presence, ending: Ending, now: Now) {
         let Ending { kind, cause, text } = ending;
         let name = state.texts.share(cause);
-        let Some(Entry { device, .. }) = state.devices.get_mut(&presence.imei) else { return };
+        let Some(entry) = state.devices.get_mut(&presence.imei) else { return };
+        let device = &mut entry.device;
         state.slot.went = state.slot.went.saturating_add(1);
         device.last_seen_ms = presence.last_seen_ms();
         device.session.ended = Some(Ended { at_ms: now.utc_ms, cause: Arc::clone(&name) });
@@ -359,14 +357,9 @@ impl Registry {
         let id = state.next_session_id;
         state.next_session_id += 1;
         state.reserve_ids(&self.queue);
-        let presence = Arc::new(Presence {
-            session_id: id,
-            imei,
-            last_seen_ms: AtomicI64::new(now.utc_ms),
-            line: Line::default(),
-        });
+        let presence = Arc::new(Presence { session_id: id, imei, last_seen_ms: AtomicI64::new(now.utc_ms) });
         let online = Some(Online { presence: Arc::clone(&presence), exit });
-        let former = state.devices.remove(&imei);
+        let former = state.devices.remove(&imei).map(|entry| *entry);
         if former.is_none() && state.settings.contains_key(&imei) {
             state.never_seen -= 1;
         }
@@ -382,7 +375,8 @@ impl Registry {
         self.queue.put_event(event_of(&device, Kind::Online, None, now));
         self.tell_expiry(&mut device, &mut state.texts, now);
         self.queue.put_device(device.clone());
-        state.devices.insert(imei, Entry { device, online, lineage, report, report_stored_ms, account });
+        let entry = Entry { device, online, lineage, report, report_stored_ms, account };
+        state.devices.insert(imei, Box::new(entry));
         state.online += 1;
         state.slot.came = state.slot.came.saturating_add(1);
         state.most_online = state.most_online.max(state.online);

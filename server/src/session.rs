@@ -15,10 +15,11 @@ mod silence;
 mod uuid;
 mod wire;
 
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use heapless::{Deque, String};
+use heapless::String;
 use jiff::tz::TimeZone;
 use moorline_protocol::{Hello, Imei, Status, Usage, classic, device_goodbye};
 
@@ -145,7 +146,8 @@ pub struct Session {
     bounds: Bounds,
     state: State,
     say: Option<Say>,
-    event: Deque<Event, 2>,
+    /// Two at the most, the first one first.
+    events: [Option<Event>; 2],
     silence: Silence,
     /// Frames since they were last asked for.
     heard: u32,
@@ -161,7 +163,7 @@ impl Session {
             bounds: Bounds::NONE,
             state: State::ExpectHello,
             say: None,
-            event: Deque::new(),
+            events: [None, None],
             silence: Silence::new(now.instant, policy.first_message),
             policy,
             heard: 0,
@@ -170,7 +172,7 @@ impl Session {
 
     /// Takes decrypted bytes off the front of `input`, until something is to be told or sent or all is taken.
     pub fn handle_bytes(&mut self, input: &mut &[u8], now: Now) {
-        while self.is_listening() && self.say.is_none() && self.event.is_empty() {
+        while self.is_listening() && self.say.is_none() && self.events[0].is_none() {
             match self.wire.hear(input) {
                 Ok(Some(heard)) => {
                     self.heard = self.heard.saturating_add(1);
@@ -187,7 +189,7 @@ impl Session {
 
     /// How many frames came since the last call.
     pub const fn take_heard(&mut self) -> u32 {
-        std::mem::replace(&mut self.heard, 0)
+        mem::replace(&mut self.heard, 0)
     }
 
     /// Call at [`Self::poll_timeout`], or earlier without harm.
@@ -217,7 +219,8 @@ impl Session {
 
     /// What happened since the last call.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.event.pop_front()
+        let [first, second] = &mut self.events;
+        mem::replace(first, second.take())
     }
 
     /// When to call [`Self::handle_timeout`], at the latest. Every message moves it, so look again when it has come.
@@ -227,12 +230,6 @@ impl Session {
             State::Closing(_) | State::Ended => None,
             _ => Some(self.silence.deadline()),
         }
-    }
-
-    /// How long the device's last answer to a question took.
-    #[must_use]
-    pub const fn round_trip(&self) -> Option<Duration> {
-        self.silence.round_trip()
     }
 
     /// An operator bounded this device apart from the fleet. Call it before [`Self::accept`].
@@ -292,9 +289,6 @@ impl Session {
     }
 
     fn on_heard(&mut self, heard: Heard, now: Now) {
-        if let Heard::EchoAck { token } = &heard {
-            self.silence.answered(*token, now.instant);
-        }
         self.silence.broken(now.instant);
         match self.wire.dialect() {
             Dialect::Native => self.on_native(heard, now),
@@ -442,7 +436,9 @@ impl Session {
 
     /// At most two events come of one input, and the shell drains them before the next.
     fn emit(&mut self, event: Event) {
-        let _ = self.event.push_back(event);
+        if let Some(free) = self.events.iter_mut().find(|event| event.is_none()) {
+            *free = Some(event);
+        }
     }
 }
 
@@ -474,6 +470,6 @@ mod tests {
     /// What a session costs beside TLS: SPECIFICATION.md promises the sum.
     #[test]
     fn session_is_small() {
-        assert!(size_of::<Session>() <= 320, "{}", size_of::<Session>());
+        assert!(size_of::<Session>() <= 232, "{}", size_of::<Session>());
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tokio::sync::watch;
 use tracing::warn;
 
 use super::Access;
@@ -22,8 +21,6 @@ pub(crate) struct Gate {
     tries: Mutex<Tries>,
     told: Refusals,
     metrics: OperatorMetrics,
-    /// Says nothing but that another access is in force.
-    renewals: watch::Sender<()>,
 }
 
 /// Why somebody is not let through.
@@ -44,19 +41,12 @@ impl Gate {
             tries: Mutex::default(),
             told: Refusals::default(),
             metrics,
-            renewals: watch::Sender::new(()),
         })
     }
 
-    /// From now on this is in force, and whoever was let in before has to come again.
+    /// From now on this is in force.
     pub(crate) fn renew(&self, access: Access) {
         self.access.store(Arc::new(access));
-        self.renewals.send_replace(());
-    }
-
-    /// Changes when something else is in force than now.
-    pub(crate) fn renewed(&self) -> watch::Receiver<()> {
-        self.renewals.subscribe()
     }
 
     pub(crate) fn access(&self) -> Guard<Arc<Access>> {

@@ -60,8 +60,6 @@ pub struct Doors {
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) peer: Peer,
-    /// Changes when what let this connection in is in force no more.
-    pub(super) renewed: watch::Receiver<()>,
     place: Arc<Place>,
 }
 
@@ -187,25 +185,23 @@ async fn secure<S>(stream: Watched<S>, peer: Peer, place: &Arc<Place>, house: Ho
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let renewed = house.gate.renewed();
     let tls = house.gate.access().tls().cloned();
-    let caller = Caller { peer, renewed, place: Arc::clone(place) };
     let (Peer::Address(source), Some(tls)) = (peer, tls) else {
-        return converse(stream, caller, house).await;
+        return converse(stream, peer, place, house).await;
     };
     match timeout(HEAD_TIMEOUT, TlsAcceptor::from(tls).accept(stream)).await {
-        Ok(Ok(stream)) => converse(stream, caller, house).await,
+        Ok(Ok(stream)) => converse(stream, peer, place, house).await,
         Ok(Err(fault)) => house.gate.refuse(source, "tls", &format!("TLS: {fault}")),
         Err(_) => debug!("an operator's TLS took too long"),
     }
 }
 
-async fn converse<S>(stream: S, caller: Caller, house: House)
+async fn converse<S>(stream: S, peer: Peer, place: &Arc<Place>, house: House)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let House { router, mut stopping, .. } = house;
-    let mut renewed = caller.renewed.clone();
+    let caller = Caller { peer, place: Arc::clone(place) };
     let router = TowerToHyperService::new(router);
     let service =
         service_fn(move |request: Request<Incoming>| answer(router.clone(), request, caller.clone()));
@@ -218,8 +214,7 @@ where
     let mut connection = pin!(connection);
     let result = tokio::select! {
         result = &mut connection => result,
-        // The answer in progress is the last one.
-        _ = async { tokio::select! { _ = stopping.changed() => {} _ = renewed.changed() => {} } } => {
+        _ = stopping.changed() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

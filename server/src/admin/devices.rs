@@ -67,11 +67,6 @@ pub(super) struct DeviceView {
     first_seen: Option<Time>,
     /// The longest silence that it was granted, or told since.
     heartbeat_s: Option<u32>,
-    /// How long its last answer to the server's question took; `null` while it was not asked, and offline.
-    round_trip_ms: Option<u32>,
-    /// Bytes of this session since the device registered, TLS included; `null` offline.
-    bytes_received: Option<u64>,
-    bytes_sent: Option<u64>,
     agent_version: Option<String>,
     modem: Option<String>,
     tls: Option<String>,
@@ -170,7 +165,7 @@ pub(super) fn unknown(imei: Imei) -> Problem {
 }
 
 impl From<Shown> for DeviceView {
-    fn from(Shown { imei, device, online, line, settings, report, usage }: Shown) -> Self {
+    fn from(Shown { imei, device, online, settings, report, usage }: Shown) -> Self {
         let device = device.as_ref();
         let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let session = device.map(|device| &device.session);
@@ -192,9 +187,6 @@ impl From<Shown> for DeviceView {
             last_seen: device.map(|device| Time(device.last_seen_ms)),
             first_seen: device.map(|device| Time(device.first_seen_ms)),
             heartbeat_s: session.and_then(|session| session.heartbeat_s),
-            round_trip_ms: line.and_then(|line| line.round_trip_ms),
-            bytes_received: line.map(|line| line.received),
-            bytes_sent: line.map(|line| line.sent),
             agent_version: device.and_then(|device| said(&device.agent_version)),
             modem: device.and_then(|device| said(&device.modem)),
             tls: session.map(|session| session.tls.to_string()),

@@ -22,7 +22,6 @@ use crate::store::{Batch, Fleet, Kind, Memory, Queue, Retention, Sqlite};
 pub(crate) struct Rig {
     pub(crate) address: SocketAddr,
     pub(crate) operators: Operators,
-    pub(crate) gate: Arc<Gate>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     _folder: Option<TempDir>,
@@ -66,19 +65,19 @@ impl Rig {
     pub(crate) fn serve_with(operators: Operators, folder: Option<TempDir>, access: Access) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();
-        let gate = Gate::new(access, operators.metrics.operators().clone());
-        let (served, gate_of_served) = (operators.clone(), Arc::clone(&gate));
+        let (served, metrics) = (operators.clone(), operators.metrics.operators().clone());
         let thread = thread::spawn(move || {
             runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
                 #[expect(clippy::disallowed_methods, reason = "the test is the shell here")]
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 let doors = Doors { address: Some(listener), socket: None };
-                serve(doors, served, gate_of_served, async { stopped.await.unwrap_or_default() }).await;
+                serve(doors, served, Gate::new(access, metrics), async { stopped.await.unwrap_or_default() })
+                    .await;
             });
         });
         let address = told.recv().unwrap();
-        Self { address, operators, gate, stop: Some(stop), thread: Some(thread), _folder: folder }
+        Self { address, operators, stop: Some(stop), thread: Some(thread), _folder: folder }
     }
 
     pub(crate) fn memory() -> Self {

@@ -52,8 +52,7 @@ pub(super) async fn stream(
     caller.leave_seat();
     let (sender, receiver) = mpsc::channel(1);
     let metrics = operators.metrics.operators().clone();
-    let renewed = caller.renewed;
-    let follower = Follower { feed: operators.feed, metrics, tidings, renewed, imei, sender, _place: place };
+    let follower = Follower { feed: operators.feed, metrics, tidings, imei, sender, _place: place };
     tokio::spawn(follower.follow(after));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
@@ -82,8 +81,6 @@ struct Follower {
     feed: Arc<Feed>,
     metrics: OperatorMetrics,
     tidings: watch::Receiver<Tidings>,
-    /// Changes when what let him in is in force no more.
-    renewed: watch::Receiver<()>,
     imei: Option<Imei>,
     /// Takes one piece at a time: who does not listen is not told more.
     sender: mpsc::Sender<Bytes>,
@@ -112,14 +109,15 @@ impl Follower {
         }
         let mut fleet = None;
         loop {
-            self.may_go_on()?;
             let now = *self.tidings.borrow_and_update();
+            if now.over {
+                return Err(Over);
+            }
             if self.imei.is_none() && fleet != Some(now.fleet) {
                 fleet = Some(now.fleet);
                 self.tell(counted(now.fleet)).await?;
             }
-            while after < now.newest {
-                self.may_go_on()?;
+            while after < now.newest && !self.tidings.borrow().over {
                 after = self.tell_after(after).await?;
             }
             self.wait().await?;
@@ -135,17 +133,11 @@ impl Follower {
         Ok(next.last)
     }
 
-    fn may_go_on(&self) -> Result<(), Over> {
-        let ended = self.tidings.borrow().over || self.renewed.has_changed().unwrap_or(true);
-        if ended { Err(Over) } else { Ok(()) }
-    }
-
     /// Until there are tidings; says now and then that the line stands.
     async fn wait(&mut self) -> Result<(), Over> {
         loop {
             tokio::select! {
                 () = self.sender.closed() => return Err(Over),
-                _ = self.renewed.changed() => return Err(Over),
                 changed = timeout(ALIVE, self.tidings.changed()) => match changed {
                     Ok(changed) => return changed.map_err(|_| Over),
                     Err(_) => self.tell(": alive\n\n".into()).await?,

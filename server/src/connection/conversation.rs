@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
@@ -57,9 +58,9 @@ impl Conversation {
         self.session.poll_timeout()
     }
 
-    /// Waits until somebody tells this connection to go.
-    pub(super) async fn ordered(&self) -> Order {
-        self.exit.ordered().await
+    /// Whether somebody told this connection to go.
+    pub(super) fn poll_ordered(&self, context: &Context<'_>) -> Poll<Order> {
+        self.exit.poll_ordered(context)
     }
 
     pub(super) fn end(&mut self, cause: Cause, retry_after: Duration) {
@@ -82,17 +83,11 @@ impl Conversation {
 
     pub(super) fn count_sent(&self, bytes: usize) {
         self.link.metrics.bytes_sent(bytes);
-        if let Some(presence) = &self.presence {
-            presence.sent(bytes);
-        }
     }
 
     /// Whether the device is still to be heard, now that `bytes` have come from it.
     pub(super) fn may_stay(&mut self, tls: &mut Tls, bytes: usize, now: Now) -> bool {
         self.link.metrics.bytes_received(bytes);
-        if let Some(presence) = &self.presence {
-            presence.received(bytes);
-        }
         let Err(refusal) = self.link.tls.judge_again(tls, now) else { return true };
         // Of one that is online its end tells.
         if self.presence.is_none() {
@@ -158,11 +153,7 @@ impl Conversation {
                     self.link.registry.silence(presence, longest);
                 }
             }
-            Event::EchoAck { .. } => {
-                if let (Some(presence), Some(round_trip)) = (&self.presence, self.session.round_trip()) {
-                    presence.answered_within(round_trip);
-                }
-            }
+            Event::EchoAck { .. } => {}
             Event::Ended(cause) => {
                 self.ended.get_or_insert(cause);
             }

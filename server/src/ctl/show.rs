@@ -41,9 +41,6 @@ pub(super) fn device(device: &Value, now_ms: i64) -> Vec<(&'static str, String)>
         ("Protocol", format!("{} over TLS {}", text(device, "protocol"), text(device, "tls"))),
         ("Heartbeat", device["heartbeat_s"].as_u64().map_or_else(|| ABSENT.to_owned(), |s| format!("{s} s"))),
         ("  bounds", bounds(&device["heartbeat_bounds"])),
-        ("Round trip", with_unit(device, "round_trip_ms", "ms")),
-        ("Received", with_unit(device, "bytes_received", "bytes")),
-        ("Sent", with_unit(device, "bytes_sent", "bytes")),
         ("Session", text(device, "session_id")),
         ("Application", text(device, "app_id")),
         ("Agent", text(device, "agent_version")),
@@ -59,17 +56,21 @@ pub(super) fn device(device: &Value, now_ms: i64) -> Vec<(&'static str, String)>
 pub(super) const HOUR_HEAD: [&str; 6] = ["TIME (UTC)", "SIGNAL", "SPAN", "OPERATOR", "MEMORY", "TEMPERATURE"];
 
 pub(super) fn hour_row(hour: &Value) -> [String; 6] {
+    let with_unit = |name: &str, unit: &str| match text(hour, name) {
+        absent if absent == ABSENT => absent,
+        value => format!("{value} {unit}"),
+    };
     let span = match (hour["signal_min_dbm"].as_i64(), hour["signal_max_dbm"].as_i64()) {
         (Some(min), Some(max)) if min != max => format!("{min} to {max}"),
         _ => ABSENT.to_owned(),
     };
     [
         hour["at"].as_str().and_then(times::plain).unwrap_or_else(|| ABSENT.to_owned()),
-        with_unit(hour, "signal_dbm", "dBm"),
+        with_unit("signal_dbm", "dBm"),
         span,
         text(hour, "operator"),
-        with_unit(hour, "memory_kb", "KiB"),
-        with_unit(hour, "temperature", "°C"),
+        with_unit("memory_kb", "KiB"),
+        with_unit("temperature", "°C"),
     ]
 }
 
@@ -97,13 +98,6 @@ fn bounds(set: &Value) -> String {
         (Some(min), None) => format!("{min} s at least"),
         (None, Some(max)) => format!("{max} s at most"),
         (None, None) => "the fleet's".to_owned(),
-    }
-}
-
-fn with_unit(object: &Value, name: &str, unit: &str) -> String {
-    match text(object, name) {
-        absent if absent == ABSENT => absent,
-        value => format!("{value} {unit}"),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use moorline_protocol::Imei;
 
-use super::{Entry, Online, Registry, SharedTexts, State, event_of};
+use super::{Online, Registry, SharedTexts, State, event_of};
 use crate::clock::Now;
 use crate::expiry::{Remaining, ends_on};
 use crate::identity::Certificate;
@@ -70,7 +70,8 @@ impl Registry {
         self.in_chunks(None, |state, imeis| {
             let State { devices, texts, .. } = state;
             for imei in imeis {
-                let Some(Entry { device, .. }) = devices.get_mut(imei) else { continue };
+                let Some(entry) = devices.get_mut(imei) else { continue };
+                let device = &mut entry.device;
                 let Some(certificate) = &device.certificate else { continue };
                 let step = Remaining::at(now.utc_ms, certificate.not_after_ms);
                 counts.iter_mut().filter(|(one, _)| *one == step).for_each(|(_, count)| *count += 1);

@@ -47,9 +47,8 @@ impl Registry {
     pub fn save_last_seen(&self, now: Now) {
         self.in_chunks(None, |state, imeis| {
             for imei in imeis {
-                let Some(Entry { device, online: Some(online), .. }) = state.devices.get_mut(imei) else {
-                    continue;
-                };
+                let entry = state.devices.get_mut(imei).map(Box::as_mut);
+                let Some(Entry { device, online: Some(online), .. }) = entry else { continue };
                 let last_seen_ms = online.presence.last_seen_ms().min(now.utc_ms);
                 if last_seen_ms - device.last_seen_ms >= SAVE_LAST_SEEN_AFTER_MS {
                     device.last_seen_ms = last_seen_ms;

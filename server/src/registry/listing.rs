@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use moorline_protocol::Imei;
 
-use super::line::Measured;
 use super::search::Search;
 use super::{CHUNK, Entry, Registry, State, UsageReport};
 use crate::session::Dialect;
@@ -81,8 +80,6 @@ pub struct Shown {
     pub device: Option<Device>,
     /// Whether it is online.
     pub online: bool,
-    /// What is known of its line while it is.
-    pub line: Option<Measured>,
     /// What was decided of it.
     pub settings: Settings,
     /// What it last told of itself.
@@ -239,7 +236,7 @@ impl State {
         iter::from_fn(move || {
             let next = came.peek().map(|(imei, _)| **imei);
             let next = next.into_iter().chain(decided.peek().map(|(imei, _)| **imei)).min()?;
-            let entry = came.next_if(|(imei, _)| **imei == next).map(|(_, entry)| entry);
+            let entry = came.next_if(|(imei, _)| **imei == next).map(|(_, entry)| &**entry);
             let settings = decided.next_if(|(imei, _)| **imei == next).map(|(_, settings)| settings);
             Some(Known { imei: next, entry, settings })
         })
@@ -256,7 +253,6 @@ impl State {
             imei,
             device,
             online: online.is_some(),
-            line: online.map(|online| online.presence.line()),
             settings: self.settings.get(&imei).cloned().unwrap_or_default(),
             report: entry.and_then(|entry| entry.report.as_deref().cloned()),
             usage: entry.and_then(|entry| entry.account.as_ref()).map(|account| account.report.clone()),

@@ -414,22 +414,7 @@ fn filtered_pages_count_what_lies_before_them() {
 }
 
 #[test]
-fn line_is_shown_while_the_device_is_online() {
-    let rig = Rig::new();
-    let (presence, _) = rig.come(1, 4000, 1);
-    let shown = || rig.registry.get(imei(1)).unwrap().line;
-    assert_eq!(shown(), Some(Measured { received: 0, sent: 0, round_trip_ms: None }));
-    presence.received(24);
-    presence.received(25);
-    presence.sent(48);
-    presence.answered_within(Duration::from_micros(900));
-    assert_eq!(shown(), Some(Measured { received: 49, sent: 48, round_trip_ms: Some(0) }));
-    rig.registry.leave(&presence, Cause::Idle, at(2));
-    assert_eq!(shown(), None);
-}
-
-#[test]
 fn presence_is_as_lean_as_the_module_says() {
-    assert!(size_of::<Presence>() + 2 * size_of::<usize>() <= 64);
+    assert!(size_of::<Presence>() + 2 * size_of::<usize>() <= 40);
     assert!(size_of::<Option<Online>>() <= 16);
 }

@@ -11,16 +11,12 @@ pub(super) struct Silence {
     heard_at: Instant,
     /// The longest that is waited out.
     patience: Duration,
-    /// The longest that the device told, seconds, after which it is asked; 0: it told none, and is never asked.
-    told_s: u32,
+    /// The longest that the device told, after which it is asked; `None`: it told none, and is never asked.
+    told: Option<Duration>,
     /// How often it was asked since it was heard; never more than twice, its patience being two and a half silences.
     asked: u8,
     /// The token of the last question: one byte on the wire, always.
     token: u8,
-    /// How long after `heard_at` that was asked, milliseconds.
-    asked_after_ms: u32,
-    /// How long the last answer took, milliseconds; [`u32::MAX`]: none came yet.
-    round_trip_ms: u32,
 }
 
 /// What a silence has come to.
@@ -34,7 +30,7 @@ pub(super) enum Due {
 
 impl Silence {
     pub(super) const fn new(heard_at: Instant, patience: Duration) -> Self {
-        Self { heard_at, patience, told_s: 0, asked: 0, token: 0, asked_after_ms: 0, round_trip_ms: u32::MAX }
+        Self { heard_at, patience, told: None, asked: 0, token: 0 }
     }
 
     /// Something came. Its answer goes out in the same breath, so the silence of both sides begins here.
@@ -50,15 +46,14 @@ impl Silence {
 
     /// The device told its longest silence.
     pub(super) fn told(&mut self, longest: Duration) {
-        self.told_s = u32::try_from(longest.as_secs()).unwrap_or(u32::MAX);
+        self.told = Some(longest);
         self.patience = patience(longest);
     }
 
     /// When [`Self::due`] has something.
     pub(super) fn deadline(&self) -> Instant {
         let end = self.end();
-        let told = Duration::from_secs(self.told_s.into());
-        if told.is_zero() { end } else { end.min(self.heard_at + told * (u32::from(self.asked) + 1)) }
+        self.told.map_or(end, |told| end.min(self.heard_at + told * (u32::from(self.asked) + 1)))
     }
 
     /// What is to be done now that `now` has come. A question breaks the silence as an answer does: a device whose TCP
@@ -73,33 +68,12 @@ impl Silence {
         self.asked += 1;
         // From 1 to 127, which a varint holds in one byte.
         self.token = self.token % 127 + 1;
-        self.asked_after_ms = milliseconds(now.duration_since(self.heard_at));
         Some(Due::Echo(self.token))
-    }
-
-    /// A question was answered, and the silence is not broken by that yet.
-    pub(super) fn answered(&mut self, token: u32, now: Instant) {
-        if self.asked > 0 && token == u32::from(self.token) {
-            let waited_ms = milliseconds(now.duration_since(self.heard_at));
-            self.round_trip_ms = waited_ms.saturating_sub(self.asked_after_ms);
-        }
-    }
-
-    /// How long the last answer took.
-    pub(super) const fn round_trip(&self) -> Option<Duration> {
-        match self.round_trip_ms {
-            u32::MAX => None,
-            ms => Some(Duration::from_millis(ms as u64)),
-        }
     }
 
     fn end(&self) -> Instant {
         self.heard_at + self.patience
     }
-}
-
-fn milliseconds(time: Duration) -> u32 {
-    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// A device is let go after two and a half of its longest silences: one heartbeat may be lost, and the next one late.

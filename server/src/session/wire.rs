@@ -128,18 +128,18 @@ impl Spill for HeapSpill {
     }
 }
 
-/// One dialect's decoder.
+/// One dialect's decoder, which is there only while a frame is unfinished: hardly ever.
 #[derive(Debug)]
 pub(super) enum Wire {
-    Native(Decoder<HeapSpill>),
-    Classic(RequestDecoder),
+    Native(Option<Box<Decoder<HeapSpill>>>),
+    Classic(Option<Box<RequestDecoder>>),
 }
 
 impl Wire {
     pub(super) fn new(dialect: Dialect) -> Self {
         match dialect {
-            Dialect::Native => Self::Native(Decoder::default()),
-            Dialect::Classic => Self::Classic(RequestDecoder::default()),
+            Dialect::Native => Self::Native(None),
+            Dialect::Classic => Self::Classic(None),
         }
     }
 
@@ -152,12 +152,20 @@ impl Wire {
 
     /// Takes the next message off the front of `input`; `None` once all of it is taken and none is finished.
     pub(super) fn hear(&mut self, input: &mut &[u8]) -> Result<Option<Heard>, PeerError> {
-        Ok(match self {
-            Self::Native(decoder) => {
-                decoder.next(input).map_err(PeerError::Frame)?.map(hear_native).transpose()?
+        match self {
+            Self::Native(unfinished) => {
+                let mut decoder = unfinished.take().map_or_else(Decoder::default, |kept| *kept);
+                let heard = decoder.next(input).map_err(PeerError::Frame)?.map(hear_native).transpose()?;
+                *unfinished = (!decoder.is_idle()).then(|| Box::new(decoder));
+                Ok(heard)
             }
-            Self::Classic(decoder) => decoder.next(input).map_err(PeerError::Classic)?.map(hear_classic),
-        })
+            Self::Classic(unfinished) => {
+                let mut decoder = unfinished.take().map_or_else(RequestDecoder::default, |kept| *kept);
+                let heard = decoder.next(input).map_err(PeerError::Classic)?.map(hear_classic);
+                *unfinished = (!decoder.is_idle()).then(|| Box::new(decoder));
+                Ok(heard)
+            }
+        }
     }
 
     /// Writes what is said to the front of `out`; `None` when this dialect has no words for it.

@@ -130,6 +130,9 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
         .map_err(|fault| StoreError::Failed(format!("{}: cannot be opened: {fault}", path.display())))
 }
 
+/// Pages that the writer keeps; the kernel keeps the file's in any case, and gives them up when memory runs short.
+const CACHE_KIB: i64 = 512;
+
 /// Brings an older file to this version. One that is damaged is seen before that, and is left as it is.
 fn bring_up(connection: &mut Connection, path: &Path, now: Now) -> Result<(), StoreError> {
     let found = schema::version_of(connection).map_err(|fault| explain_schema(path, fault))?;
@@ -144,6 +147,7 @@ fn bring_up(connection: &mut Connection, path: &Path, now: Now) -> Result<(), St
 }
 
 fn set_up_writer(connection: &Connection) -> rusqlite::Result<Held> {
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;

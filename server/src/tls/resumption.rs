@@ -48,16 +48,19 @@ pub(super) struct Sessions {
 
 #[derive(Default)]
 struct Kept {
-    by_id: HashMap<Vec<u8>, Session>,
+    by_id: HashMap<Id, Session>,
     /// In the order they were kept in, so that the first is the oldest.
-    in_order: BTreeMap<u64, Vec<u8>>,
+    in_order: BTreeMap<u64, Id>,
     next: u64,
 }
+
+/// What rustls calls a session by.
+type Id = [u8; 32];
 
 struct Session {
     place: u64,
     /// rustls's own words: secret, chain of certificates, protocol.
-    value: Vec<u8>,
+    value: Box<[u8]>,
     kept_at_s: u64,
     origin: Origin,
 }
@@ -100,14 +103,14 @@ impl Session {
 }
 
 impl Kept {
-    fn put(&mut self, id: Vec<u8>, session: Session) {
-        self.in_order.insert(session.place, id.clone());
+    fn put(&mut self, id: Id, session: Session) {
+        self.in_order.insert(session.place, id);
         if let Some(older) = self.by_id.insert(id, session) {
             self.in_order.remove(&older.place);
         }
     }
 
-    fn take(&mut self, id: &[u8]) -> Option<Session> {
+    fn take(&mut self, id: &Id) -> Option<Session> {
         let session = self.by_id.remove(id)?;
         self.in_order.remove(&session.place);
         Some(session)
@@ -123,9 +126,13 @@ impl Kept {
 impl StoresServerSessions for Sessions {
     fn put(&self, id: Vec<u8>, value: Vec<u8>) -> bool {
         let (Some(origin), Some(kept_at_s)) = (ORIGIN.get(), self.now_s()) else { return false };
+        // One that is called otherwise is none of rustls's.
+        let Ok(id) = Id::try_from(id) else { return false };
         if self.most == 0 {
             return false;
         }
+        // It was written piece by piece, into twice the room that it takes.
+        let value = value.into_boxed_slice();
         let mut kept = self.lock();
         let place = kept.next;
         kept.next += 1;
@@ -139,12 +146,13 @@ impl StoresServerSessions for Sessions {
     /// TLS 1.2 alone asks so: its sessions can be resumed more than once, within the same time.
     fn get(&self, id: &[u8]) -> Option<Vec<u8>> {
         let kept = self.lock();
-        kept.by_id.get(id).filter(|session| self.hand_out(session)).map(|session| session.value.clone())
+        let session = kept.by_id.get(id).filter(|session| self.hand_out(session))?;
+        Some(session.value.to_vec())
     }
 
     fn take(&self, id: &[u8]) -> Option<Vec<u8>> {
-        let session = self.lock().take(id)?;
-        self.hand_out(&session).then_some(session.value)
+        let session = self.lock().take(id.try_into().ok()?)?;
+        self.hand_out(&session).then(|| session.value.into_vec())
     }
 
     fn can_cache(&self) -> bool {
@@ -178,6 +186,10 @@ mod tests {
 
     const NOW: u64 = 1_764_000_000;
 
+    fn id(number: u32) -> Vec<u8> {
+        [number.to_be_bytes(); 8].concat()
+    }
+
     fn origin(full_handshake_s: u64) -> Origin {
         Origin { full_handshake_s, not_after_s: u64::MAX }
     }
@@ -187,31 +199,31 @@ mod tests {
         let sessions = Sessions::new(100, Arc::new(At(NOW)));
         exchange(Some(origin(NOW)));
         for n in 0..1000_u32 {
-            assert!(sessions.put(n.to_be_bytes().to_vec(), vec![7]));
+            assert!(sessions.put(id(n), vec![7]));
             if n % 3 == 0 {
-                assert!(sessions.take(&n.to_be_bytes()).is_some());
+                assert!(sessions.take(&id(n)).is_some());
             }
         }
         // One that comes again under its old name is one.
-        sessions.put(999_u32.to_be_bytes().to_vec(), vec![8]);
+        sessions.put(id(999), vec![8]);
         let kept = sessions.lock();
         assert_eq!((kept.by_id.len(), kept.in_order.len()), (100, 100));
         drop(kept);
-        assert!(sessions.take(&800_u32.to_be_bytes()).is_none());
-        assert!(sessions.take(&998_u32.to_be_bytes()).is_some());
+        assert!(sessions.take(&id(800)).is_none());
+        assert!(sessions.take(&id(998)).is_some());
     }
 
     #[test]
     fn session_without_an_origin_is_not_kept() {
         let sessions = Sessions::new(100, Arc::new(At(NOW)));
         exchange(None);
-        assert!(!sessions.put(vec![1], vec![7]));
+        assert!(!sessions.put(id(1), vec![7]));
         assert!(!Sessions::new(0, Arc::new(At(NOW))).can_cache());
     }
 
     #[test]
     fn clock_that_was_set_back_makes_no_session_good() {
-        let session = Session { place: 0, value: Vec::new(), kept_at_s: NOW, origin: origin(NOW) };
+        let session = Session { place: 0, value: Box::default(), kept_at_s: NOW, origin: origin(NOW) };
         assert!(session.is_good(NOW) && session.is_good(NOW + LIFETIME_S));
         assert!(!session.is_good(NOW - 1) && !session.is_good(NOW + LIFETIME_S + 1));
     }

@@ -16,7 +16,7 @@ use super::fleet::{bars, expiry, state};
 use super::{Page, look, stream_after, words};
 use crate::clock;
 use crate::expiry::Remaining;
-use crate::registry::{Level, Measured, Shown, UsageReport};
+use crate::registry::{Level, Shown, UsageReport};
 use crate::session::{Bounds, Dialect, LEAST, LONGEST};
 use crate::store::{Device, EventQuery, Hour, MAX_LABEL, MAX_REASON, Report, StoredEvent};
 
@@ -114,12 +114,6 @@ impl View {
             (fact("Protocol", &html! { (session.dialect) ", TLS " (session.tls) }))
             (fact("Longest silence", &html! { (heartbeat) }))
             (fact("Its bounds", &self.bounds()))
-            @if let Some(Measured { received, sent, round_trip_ms }) = self.shown.line {
-                @if let Some(ms) = round_trip_ms {
-                    (fact("Round trip", &html! { (ms) " ms" }))
-                }
-                (fact("Bytes", &html! { (Size(received)) " received, " (Size(sent)) " sent" }))
-            }
             (fact("Session", &html! { (session.id) }))
         };
         card(if self.shown.online { "Session" } else { "Last session" }, &list(&facts))

@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use serde_json::Value;
 
 use super::super::rig::Rig;
-use crate::access::Access;
 use crate::store::samples::event;
 use crate::store::{Batch, Kind};
 
@@ -160,28 +159,6 @@ fn slow_one_is_told_everything_at_its_own_pace() {
     for id in 4..=10_003 {
         assert_eq!(slow.next_id(), id);
     }
-}
-
-#[test]
-fn streams_end_with_what_let_them_in() {
-    let rig = Rig::memory();
-    let mut following = Following::begin(&rig, "/api/events/stream", "");
-    rig.gate.renew(Access::of("0123456789abcdef0123456789abcdef", &[]));
-    let mut rest = Vec::new();
-    following.0.read_to_end(&mut rest).unwrap();
-    assert!(rest.ends_with(b"0\r\n\r\n"), "it ends as an answer does, and is not cut");
-    assert_eq!(Following::ask(&rig, "/api/events/stream", "").0, 401);
-}
-
-#[test]
-fn connections_end_with_what_let_them_in() {
-    let rig = Rig::memory();
-    let mut socket = rig.connect();
-    socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut answer = [0; 1024];
-    assert_ne!(socket.read(&mut answer).unwrap(), 0);
-    rig.gate.renew(Access::default());
-    assert_eq!(socket.read(&mut answer).unwrap(), 0);
 }
 
 #[test]
