@@ -34,8 +34,6 @@ fn device_is_shown_to_people_and_to_programs() -> Result<(), Failure> {
         (shown.status.code(), &device["imei"], &device["online"]),
         (Some(0), &IMEI.into(), &true.into())
     );
-    // The Welcome at least.
-    assert!(device["bytes_sent"].as_u64() > Some(20), "{device}");
     Ok(())
 }
 

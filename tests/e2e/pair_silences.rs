@@ -53,7 +53,6 @@ fn device_that_told_its_silence_is_asked_after_it() {
     let echoes =
         [(300_400, 1), (600_800, 2)].map(|(ms, token)| (Duration::from_millis(ms), Event::EchoAck { token }));
     assert_eq!(ends_and_echoes(&pair, from), echoes.iter().map(|(at, echo)| (*at, echo)).collect::<Vec<_>>());
-    assert_eq!(pair.sessions().1.round_trip(), Some(Duration::from_millis(400)));
 }
 
 #[test]

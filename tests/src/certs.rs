@@ -114,6 +114,12 @@ impl Pki {
         self.folder.path()
     }
 
+    /// The CA itself, for certificates that need no file.
+    #[must_use]
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// The CA's certificate.
     #[must_use]
     pub fn ca(&self) -> PathBuf {

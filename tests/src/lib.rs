@@ -1,6 +1,7 @@
 //! What the tests and the demo are made of: see ARCHITECTURE.md.
 
 pub mod bare_server;
+pub mod bench;
 pub mod black_hole;
 pub mod board;
 pub mod browser;
@@ -18,6 +19,7 @@ pub mod http;
 pub mod left_out;
 pub mod life;
 mod lines;
+pub mod load;
 pub mod measure;
 pub mod modem;
 pub mod name_server;

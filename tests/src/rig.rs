@@ -216,6 +216,12 @@ impl ServerSetup {
         self
     }
 
+    /// Sets a key of its configuration to a number.
+    pub fn set_number(mut self, key: &str, value: u64) -> Self {
+        self.0.settings.set_number(key, value);
+        self
+    }
+
     /// Gives it another certificate.
     pub fn certified(self, by: &Credentials) -> Self {
         self.set("tls.certificate", by.certificate.display()).set("tls.key", by.key.display())

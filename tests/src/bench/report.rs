@@ -1,0 +1,243 @@
+//! What was measured, as a page with tables and pictures.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::picture::{Line, chart};
+use super::{Growth, Kind, Machine, Return, Start, Step, Storm};
+use crate::failure::Failure;
+
+/// See the module.
+#[derive(Default)]
+pub struct Report {
+    /// One for each server.
+    pub growths: Vec<Growth>,
+    /// Storms beside standing sessions.
+    pub storms: Vec<Storm>,
+    /// Returns after a crash.
+    pub returns: Vec<Return>,
+    /// Starts with known devices.
+    pub starts: Vec<Start>,
+}
+
+const INTRODUCTION: &str = "\
+# Benchmarks
+
+The server beside what else one would run, tried in one run by the same devices. `cargo run --release -p moorline-testbed --bin
+moorline-bench` makes this page and its pictures anew; with `--quick` it takes three minutes instead of twenty and writes them under `target/bench`.
+
+What counts is a server's own processor time (user and kernel, from `/proc/PID/stat`) and its resident memory over what it holds
+when nobody is there (`smaps_rollup`, after 20 devices had come and gone): others may use the machine meanwhile, so times by the
+clock say less. Each server runs on one core and the devices on another. Each device has a certificate of its own, ECDSA P-256,
+which the server requires; TLS 1.3, TLS13_AES_256_GCM_SHA384, X25519. A handshake here is all that a device's arrival costs: accept, TLS, the
+first message and its answer, and what the server notes of it. Moorline stores each arrival in SQLite and logs it, Mosquitto
+logs it and stores nothing. `mosquitto` is CONNECT and PINGREQ over mutual TLS, with as many tickets as Moorline gives (one,
+by OpenSSL's `NumTickets`); `python` is `tests/classic/server.py`, a thread for each device.
+";
+
+const LIMITS: &str = "\
+## What is not measured
+
+- More than 19,000 sessions: a process may open 20,000 descriptors on the machine that this was made on.
+- The kernel's memory: about 4 KB for each socket, the same for every server.
+- A network: all of it is loopback, whose segments are 64 KB, so nothing is lost and nothing waits for a round trip.
+- EMQX, NanoMQ, VerneMQ: Debian has no package of them.
+- ARM: there is no hardware here, and what QEMU makes of it says nothing of time.
+";
+
+impl Report {
+    /// Writes the page to `page` and its pictures beside it.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn write(&self, page: &Path, machine: &Machine) -> Result<(), Failure> {
+        let folder = page.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("benchmark-memory.svg"), self.memory_picture())?;
+        fs::write(folder.join("benchmark-handshakes.svg"), self.handshake_picture())?;
+        Ok(fs::write(page, self.page(machine))?)
+    }
+
+    /// The page.
+    #[must_use]
+    pub fn page(&self, machine: &Machine) -> String {
+        let mut page = format!("{INTRODUCTION}\n{machine}\n");
+        self.growth_tables(&mut page);
+        self.storm_tables(&mut page);
+        page.push_str(LIMITS);
+        page
+    }
+
+    fn growth_tables(&self, page: &mut String) {
+        page.push_str(
+            "## Memory\n\nResident bytes for each idle session, all in: TLS, session, registry, timers, what the store holds.\n\n\
+             | server | sessions | bytes each | mosquitto's, of it |\n| --- | ---: | ---: | ---: |\n",
+        );
+        for (growth, step) in self.steps() {
+            let ratio = self.ratio(step, |step| step.bytes_each as f64);
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {ratio} |",
+                growth.kind.name(),
+                step.sessions,
+                step.bytes_each
+            );
+        }
+        page.push_str("\n![Resident bytes for each session](benchmark-memory.svg)\n\n## Handshakes\n\n");
+        page.push_str(
+            "Processor time for each device that comes. \"A second\" is by the clock, with 64 on their way at a time and the\n\
+             devices' own work on the other core, which is as much: it bounds what is seen there.\n\n\
+             | server | up to sessions | full | a core, a second | mosquitto's, of it | by the clock |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: |\n",
+        );
+        for (growth, step) in self.steps() {
+            let ratio = self.ratio(step, |step| step.handshake.as_secs_f64());
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} | {ratio} | {} |",
+                growth.kind.name(),
+                step.sessions,
+                shown(step.handshake),
+                per_second(step.handshake),
+                step.per_second,
+            );
+        }
+        page.push_str(
+            "\n| server | resumed | a core, a second | mosquitto's, of it |\n| --- | ---: | ---: | ---: |\n",
+        );
+        let theirs = self.mosquitto().and_then(|growth| growth.resumed);
+        for growth in &self.growths {
+            let Some(resumed) = growth.resumed else { continue };
+            let ratio = times(theirs.map(|theirs| theirs.as_secs_f64()), resumed.as_secs_f64());
+            let name = growth.kind.name();
+            let _ = writeln!(page, "| {name} | {} | {} | {ratio} |", shown(resumed), per_second(resumed));
+        }
+        page.push_str(
+            "\n![Processor time of a full handshake](benchmark-handshakes.svg)\n\n## Heartbeats\n\n\
+             | server | sessions | a second | processor time each | for a million | mosquitto's, of it | answered in, median | 99 % |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        );
+        for (growth, step) in self.steps() {
+            let ratio = self.ratio(step, |step| step.heartbeat.as_secs_f64());
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} | {:.1} s | {ratio} | {} | {} |",
+                growth.kind.name(),
+                step.sessions,
+                step.rate,
+                shown(step.heartbeat),
+                step.heartbeat.as_secs_f64() * 1e6,
+                shown(step.beats.delays.per_mille(500)),
+                shown(step.beats.delays.per_mille(990)),
+            );
+        }
+    }
+
+    fn storm_tables(&self, page: &mut String) {
+        page.push_str(
+            "\n## In a storm\n\nDevices that stand send 500 heartbeats a second while others come all at once.\n\n\
+             | server | come | median, before | 99 % | median, meanwhile | 99 % | longest | sessions lost | all were in after |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        );
+        for Storm { kind, before, during, arrival } in &self.storms {
+            let [calm, late] = [before, during].map(|beats| beats.delays.per_mille(500));
+            let [calm99, late99] = [before, during].map(|beats| beats.delays.per_mille(990));
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {:.1} s |",
+                kind.name(),
+                arrival.waits.len(),
+                shown(calm),
+                shown(calm99),
+                shown(late),
+                shown(late99),
+                shown(during.delays.per_mille(1000)),
+                during.lost,
+                arrival.took.as_secs_f64(),
+            );
+        }
+        page.push_str(
+            "\n## After a crash\n\nThe server is killed and started again, and every device asks at once, without the agent's spreading of a\n\
+             return and without tickets; whoever is sent away tries again 200 ms later.\n\n\
+             | server | devices | median wait | longest | tries in vain | resident, then |\n| --- | ---: | ---: | ---: | ---: | ---: |\n",
+        );
+        for Return { kind, devices, arrival, usage } in &self.returns {
+            let _ = writeln!(
+                page,
+                "| {} | {devices} | {} | {} | {} | {:.1} MB |",
+                kind.name(),
+                shown(arrival.waits.per_mille(500)),
+                shown(arrival.waits.per_mille(1000)),
+                arrival.again,
+                usage.resident as f64 / 1e6,
+            );
+        }
+        page.push_str("\n| devices known | until it listens | processor time | resident |\n| ---: | ---: | ---: | ---: |\n");
+        for Start { known, took, usage } in &self.starts {
+            let _ = writeln!(
+                page,
+                "| {known} | {} | {} | {:.1} MB |",
+                shown(*took),
+                shown(usage.processor),
+                usage.resident as f64 / 1e6,
+            );
+        }
+        page.push('\n');
+    }
+
+    fn steps(&self) -> impl Iterator<Item = (&Growth, &Step)> {
+        self.growths.iter().flat_map(|growth| growth.steps.iter().map(move |step| (growth, step)))
+    }
+
+    /// The peer with as many tickets.
+    fn mosquitto(&self) -> Option<&Growth> {
+        self.growths.iter().find(|growth| growth.kind == Kind::Mosquitto { tickets: 1 })
+    }
+
+    /// How many times as much the peer takes at as many sessions.
+    fn ratio(&self, step: &Step, of: impl Fn(&Step) -> f64) -> String {
+        let theirs = self
+            .mosquitto()
+            .and_then(|peer| peer.steps.iter().find(|theirs| theirs.sessions == step.sessions));
+        times(theirs.map(&of), of(step))
+    }
+
+    fn memory_picture(&self) -> String {
+        let lines = self.lines(|step| step.bytes_each as f64 * step.sessions as f64 / 1e6);
+        chart("Resident memory over an empty server's", "MB", &lines)
+    }
+
+    fn handshake_picture(&self) -> String {
+        let lines = self.lines(|step| step.handshake.as_secs_f64() * 1e6);
+        chart("Processor time of a device's arrival, full handshake", "microseconds", &lines)
+    }
+
+    fn lines(&self, of: impl Fn(&Step) -> f64) -> Vec<Line> {
+        let points =
+            |growth: &Growth| growth.steps.iter().map(|step| (step.sessions as f64, of(step))).collect();
+        self.growths.iter().map(|growth| (growth.kind.name(), points(growth))).collect()
+    }
+}
+
+fn times(theirs: Option<f64>, ours: f64) -> String {
+    match theirs {
+        Some(theirs) if ours > 0.0 => format!("{:.2}", theirs / ours),
+        _ => "not measured".to_owned(),
+    }
+}
+
+fn shown(time: Duration) -> String {
+    match time.as_micros() {
+        // The kernel counts in ticks of 10 ms.
+        0 => "under 10 ms".to_owned(),
+        1..10_000 => format!("{} µs", time.as_micros()),
+        10_000..10_000_000 => format!("{} ms", time.as_millis()),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    }
+}
+
+fn per_second(each: Duration) -> u64 {
+    (1.0 / each.as_secs_f64().max(1e-9)) as u64
+}

@@ -1,0 +1,64 @@
+//! What a process has used and holds, from /proc.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::failure::Failure;
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Processor time of all its threads, in user space and in the kernel; exact to a tick of 10 ms.
+    pub processor: Duration,
+    /// Resident memory, bytes.
+    pub resident: u64,
+    /// Open descriptors.
+    pub descriptors: usize,
+}
+
+impl Usage {
+    /// Of a process.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn of(process: u32) -> Result<Self, Failure> {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}"));
+        Ok(Self {
+            processor: processor(&read("stat")?).ok_or_else(|| Failure::new("no times in stat"))?,
+            resident: resident(&read("smaps_rollup")?)
+                .ok_or_else(|| Failure::new("no Rss in smaps_rollup"))?,
+            descriptors: fs::read_dir(format!("/proc/{process}/fd"))?.count(),
+        })
+    }
+}
+
+/// Fields 14 and 15; the second one, the program's name, may hold anything but ends with the last parenthesis.
+fn processor(stat: &str) -> Option<Duration> {
+    let (_, behind) = stat.rsplit_once(')')?;
+    let mut fields = behind.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let ticks = ticks()? + ticks()?;
+    Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+}
+
+fn resident(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"))?;
+    Some(line.trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_process_has_used_something() {
+        let usage = Usage::of(std::process::id()).unwrap();
+        assert!(usage.resident > 100_000 && usage.descriptors >= 3, "{usage:?}");
+    }
+
+    #[test]
+    fn odd_names_do_not_shift_the_fields() {
+        let stat = "7 (a) b (c) S 1 1 1 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 1";
+        assert_eq!(processor(stat), Some(Duration::from_secs(3)));
+    }
+}
