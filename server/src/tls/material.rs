@@ -10,7 +10,6 @@ use moorline_config::Mistakes;
 use moorline_protocol::ALPN;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 use rustls_pemfile::Item;
@@ -45,7 +44,7 @@ pub struct TlsSettings {
 /// What one reading of the files gave.
 pub(super) struct Material {
     pub(super) config: Arc<ServerConfig>,
-    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    pub(super) verifier: Arc<ClientVerifier>,
     /// Counts readings, so that a session knows whether its device was held against this one.
     pub(super) reading: u64,
     pub(super) lists: Lists,
@@ -130,7 +129,7 @@ impl Material {
             let path = settings.crl.as_deref().unwrap_or(&settings.client_ca).display();
             format!("{path} cannot be used: {fault}")
         })?;
-        let verifier: Arc<dyn ClientCertVerifier> = Arc::new(verifier);
+        let verifier = Arc::new(verifier);
         let config = server_config(settings, &own, &verifier, sessions, provider)?;
         let settings = settings.clone();
         Ok(Self { config: Arc::new(config), verifier, reading: 0, lists, settings, own, authorities })
@@ -252,7 +251,7 @@ impl Notes<'_> {
 fn server_config(
     settings: &TlsSettings,
     own: &Arc<CertifiedKey>,
-    verifier: &Arc<dyn ClientCertVerifier>,
+    verifier: &Arc<ClientVerifier>,
     sessions: &Arc<Sessions>,
     provider: Arc<CryptoProvider>,
 ) -> Result<ServerConfig, String> {
@@ -264,7 +263,7 @@ fn server_config(
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(|fault| fault.to_string())?
-        .with_client_cert_verifier(Arc::clone(verifier))
+        .with_client_cert_verifier(Arc::<ClientVerifier>::clone(verifier))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(own))));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::<Sessions>::clone(sessions);

@@ -170,6 +170,11 @@ impl Tls {
         self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
+    /// Who verified the peer's chain, in the full handshake that this session goes back to.
+    pub(super) fn verifier(&self) -> Option<u64> {
+        self.origin.and_then(|origin| origin.verifier)
+    }
+
     /// The ALPN name agreed on.
     #[must_use]
     pub fn alpn(&self) -> Option<&[u8]> {

@@ -28,6 +28,8 @@ pub(super) struct Origin {
     pub(super) full_handshake_s: u64,
     /// When its certificate expires.
     pub(super) not_after_s: u64,
+    /// Who found then that it is to be trusted, until it expires; `None`: that may end sooner.
+    pub(super) verifier: Option<u64>,
 }
 
 thread_local! {
@@ -95,7 +97,7 @@ impl Sessions {
 
 impl Session {
     fn is_good(&self, now_s: u64) -> bool {
-        let Origin { full_handshake_s, not_after_s } = self.origin;
+        let Origin { full_handshake_s, not_after_s, verifier: _ } = self.origin;
         // A clock that was set back proves nothing about the time that has passed.
         let within = |since: u64, most| (since..=since.saturating_add(most)).contains(&now_s);
         within(self.kept_at_s, LIFETIME_S) && within(full_handshake_s, WHOLE_LIFE_S) && now_s <= not_after_s
@@ -191,7 +193,7 @@ mod tests {
     }
 
     fn origin(full_handshake_s: u64) -> Origin {
-        Origin { full_handshake_s, not_after_s: u64::MAX }
+        Origin { full_handshake_s, not_after_s: u64::MAX, verifier: None }
     }
 
     #[test]

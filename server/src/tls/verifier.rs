@@ -10,6 +10,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
@@ -33,9 +34,14 @@ pub(super) fn take_refused() -> Option<Result<Certificate, Unreadable>> {
     REFUSED.take()
 }
 
+/// How many verifiers were made.
+static MADE: AtomicU64 = AtomicU64::new(0);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
+    /// No other one in this process has it: what was verified by it need not be verified by it again.
+    pub(super) id: u64,
     first: Arc<dyn ClientCertVerifier>,
     others: Vec<Arc<dyn ClientCertVerifier>>,
 }
@@ -64,7 +70,8 @@ impl ClientVerifier {
         });
         let first = verifiers.next().ok_or("there is no CA")??;
         let others = verifiers.map(|verifier| Ok(verifier? as _)).collect::<Result<_, String>>()?;
-        Ok(Self { first, others })
+        let id = MADE.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { id, first, others })
     }
 
     fn verify(
@@ -134,6 +141,8 @@ impl ClientCertVerifier for ClientVerifier {
             (Ok(_), Ok(certificate)) => drop(resumption::exchange(Some(Origin {
                 full_handshake_s: now.as_secs(),
                 not_after_s: u64::try_from(certificate.not_after_ms / 1000).unwrap_or(0),
+                // What stands between a device and its CA may end before the device's certificate does.
+                verifier: intermediates.is_empty().then_some(self.id),
             }))),
             // rustls takes no certificate that cannot be read.
             (Ok(_), Err(_)) => {}

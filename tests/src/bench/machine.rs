@@ -59,7 +59,7 @@ impl Pinned {
         let before = sched_getaffinity(None)?;
         let allowed: Vec<_> = (0..CpuSet::MAX_CPU).filter(|core| before.is_set(*core)).collect();
         let mut one = CpuSet::new();
-        one.set(allowed.get(core).or(allowed.last()).copied().unwrap_or(0));
+        one.set(allowed.get(core).or_else(|| allowed.last()).copied().unwrap_or(0));
         sched_setaffinity(None, &one)?;
         Ok(Self(before))
     }

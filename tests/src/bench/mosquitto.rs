@@ -112,5 +112,5 @@ fn fetch(folder: &Path) -> Result<(), Failure> {
 /// Where a fetched one has its libraries.
 fn libraries(program: &Path) -> PathBuf {
     let machine = format!("{}-linux-gnu", std::env::consts::ARCH);
-    program.ancestors().nth(2).unwrap_or(Path::new("/")).join("lib").join(machine)
+    program.ancestors().nth(2).unwrap_or_else(|| Path::new("/")).join("lib").join(machine)
 }

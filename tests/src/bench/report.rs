@@ -53,7 +53,7 @@ impl Report {
     /// # Errors
     /// They cannot be written.
     pub fn write(&self, page: &Path, machine: &Machine) -> Result<(), Failure> {
-        let folder = page.parent().unwrap_or(Path::new("."));
+        let folder = page.parent().unwrap_or_else(|| Path::new("."));
         fs::create_dir_all(folder)?;
         fs::write(folder.join("benchmark-memory.svg"), self.memory_picture())?;
         fs::write(folder.join("benchmark-handshakes.svg"), self.handshake_picture())?;

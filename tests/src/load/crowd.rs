@@ -43,6 +43,9 @@ struct Member {
     line: Option<Line>,
 }
 
+/// What a turn brought a line; one that is lost tells whether its session stood.
+type Outcome = Result<News, (bool, Lost)>;
+
 /// How a crowd comes.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -314,9 +317,8 @@ impl Crowd {
         Ok(())
     }
 
-    /// Waits for something to happen and reacts; what came of it, of each line. One that is lost is gone, and it is told
-    /// whether its session stood.
-    fn turn(&mut self, patience: Duration) -> Result<Vec<(usize, Result<News, (bool, Lost)>)>, Failure> {
+    /// Waits for something to happen and reacts; what came of it, of each line. One that is lost is gone.
+    fn turn(&mut self, patience: Duration) -> Result<Vec<(usize, Outcome)>, Failure> {
         let patience =
             Timespec { tv_sec: patience.as_secs().try_into()?, tv_nsec: patience.subsec_nanos().into() };
         let mut events = Vec::with_capacity(AT_A_TIME);
