@@ -73,7 +73,7 @@ impl Report {
     fn growth_tables(&self, page: &mut String) {
         page.push_str(
             "## Memory\n\nResident bytes for each idle session, all in: TLS, session, registry, timers, what the store holds.\n\n\
-             | server | sessions | bytes each | mosquitto's, of it |\n| --- | ---: | ---: | ---: |\n",
+             | server | sessions | bytes each | mosquitto: times as much |\n| --- | ---: | ---: | ---: |\n",
         );
         for (growth, step) in self.steps() {
             let ratio = self.ratio(step, |step| step.bytes_each as f64);
@@ -89,7 +89,7 @@ impl Report {
         page.push_str(
             "Processor time for each device that comes. \"A second\" is by the clock, with 64 on their way at a time and the\n\
              devices' own work on the other core, which is as much: it bounds what is seen there.\n\n\
-             | server | up to sessions | full | a core, a second | mosquitto's, of it | by the clock |\n\
+             | server | up to sessions | full | a core, a second | mosquitto: times as much | by the clock |\n\
              | --- | ---: | ---: | ---: | ---: | ---: |\n",
         );
         for (growth, step) in self.steps() {
@@ -105,7 +105,7 @@ impl Report {
             );
         }
         page.push_str(
-            "\n| server | resumed | a core, a second | mosquitto's, of it |\n| --- | ---: | ---: | ---: |\n",
+            "\n| server | resumed | a core, a second | mosquitto: times as much |\n| --- | ---: | ---: | ---: |\n",
         );
         let theirs = self.mosquitto().and_then(|growth| growth.resumed);
         for growth in &self.growths {
@@ -116,7 +116,7 @@ impl Report {
         }
         page.push_str(
             "\n![Processor time of a full handshake](benchmark-handshakes.svg)\n\n## Heartbeats\n\n\
-             | server | sessions | a second | processor time each | for a million | mosquitto's, of it | answered in, median | 99 % |\n\
+             | server | sessions | a second | processor time each | for a million | mosquitto: times as much | answered in, median | 99 % |\n\
              | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
         );
         for (growth, step) in self.steps() {
