@@ -15,14 +15,21 @@ fn order(server: &Server, body: &Value) -> Result<Value, Failure> {
     Ok(ureq::put(url).send_json(body)?.body_mut().read_json()?)
 }
 
-fn connect(rig: &Rig, server: &Server) -> Result<Client, Failure> {
-    Settings::new(rig.pki(), Some(&rig.pki().device(IMEI.parse()?)?))?.connect(server.devices())
-}
-
-/// Says Hello as the device does after its boot `boot`, and returns the connection with the server's answer.
+/// Says Hello as the device does after its boot `boot`, with a certificate that was just issued, and returns the connection
+/// with the server's answer.
 #[track_caller]
 fn boot(rig: &Rig, server: &Server, boot: u8) -> Result<(Client, Option<ServerMessage>), Failure> {
-    let mut device = connect(rig, server)?;
+    let newest = rig.pki().device(IMEI.parse()?)?;
+    boot_with(&Settings::new(rig.pki(), Some(&newest))?, server, boot)
+}
+
+#[track_caller]
+fn boot_with(
+    settings: &Settings,
+    server: &Server,
+    boot: u8,
+) -> Result<(Client, Option<ServerMessage>), Failure> {
+    let mut device = settings.connect(server.devices())?;
     device.send(&DeviceMessage::Hello(Hello {
         imei: IMEI.parse::<moorline_protocol::Imei>()?.as_u64(),
         app_id: [0; 16],
@@ -136,6 +143,29 @@ fn both_holders_of_a_copied_key_are_quarantined() -> Result<(), Failure> {
     assert_kept_out(boot(&rig, &server, 2)?.1, out);
     order(&server, &json!({"state": "active"}))?;
     assert!(matches!(boot(&rig, &server, 2)?.1, Some(ServerMessage::Welcome(_))));
+    Ok(())
+}
+
+/// A certificate that was renewed, and then the older one again.
+#[test]
+fn both_holders_of_certificates_for_one_imei_are_quarantined() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let server = rig.server()?.start()?;
+    let [older, newer] = [rig.pki().device(IMEI.parse()?)?, rig.pki().device(IMEI.parse()?)?];
+    let [older, newer] = [Settings::new(rig.pki(), Some(&older))?, Settings::new(rig.pki(), Some(&newer))?];
+    for settings in [&older, &older, &newer] {
+        let (_device, answer) = boot_with(settings, &server, 1)?;
+        assert!(matches!(answer, Some(ServerMessage::Welcome(_))), "{answer:?}");
+    }
+    for settings in [&older, &newer] {
+        let answer = boot_with(settings, &server, 1)?.1;
+        assert_kept_out(answer, "the device is quarantined until an operator looks");
+    }
+    let device = server.operators().device(IMEI)?;
+    assert!(
+        device["state_reason"].as_str().is_some_and(|why| why.contains("a certificate came back")),
+        "{device}"
+    );
     Ok(())
 }
 
