@@ -90,7 +90,7 @@ fn ipv6_costs_what_is_promised() -> Result<(), Failure> {
     assert!(costs.full <= 3500, "{costs:?}");
     assert!(costs.resumed <= 2350, "{costs:?}");
     assert!(costs.learned() <= 336_000, "{} {costs:?}", costs.learned());
-    assert!(costs.fixed() <= 400_000, "{} {costs:?}", costs.fixed());
+    assert!(costs.fixed() <= 402_000, "{} {costs:?}", costs.fixed());
     Ok(())
 }
 
