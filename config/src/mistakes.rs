@@ -25,6 +25,8 @@ pub(crate) enum Place {
 
 impl Mistake {
     pub(crate) fn new(file: &Path, place: Place, key: String, text: String) -> Self {
+        // A key, quoted, and a value may hold anything; what is shown is one line and steers no terminal.
+        let [key, text] = [key, text].map(|text| text.replace(char::is_control, "\u{fffd}"));
         Self { file: file.to_owned(), place, key, text }
     }
 
@@ -140,6 +142,12 @@ impl std::error::Error for Mistakes {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mistake_is_one_line_whatever_its_key_holds() {
+        let mistake = Mistake::new(Path::new("a"), Place::Line(1), "\u{1b}[2J\n".into(), "\u{7}".into());
+        assert_eq!(mistake.to_string(), "a:1: \u{fffd}[2J\u{fffd}: \u{fffd}");
+    }
 
     #[test]
     fn later_mistakes_join_with_what_is_known_of_their_place() {

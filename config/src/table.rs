@@ -149,7 +149,8 @@ impl Records<'_> {
                 }
                 b'"' if is_quoted || field.trim_ascii().is_empty() => is_quoted = !is_quoted,
                 end if !is_quoted && (end == self.delimiter || is_end(end)) => break,
-                other => field.push(other),
+                // As it stands there, a line's end of two bytes too.
+                _ => field.extend(self.rest.get(..self.width()).unwrap_or_default()),
             }
             self.take();
         }
@@ -158,11 +159,15 @@ impl Records<'_> {
 
     /// The next byte; CRLF is one.
     fn take(&mut self) -> Option<u8> {
-        let (byte, rest) = self.rest.split_first()?;
-        let is_half = *byte == b'\r' && rest.first() == Some(&b'\n');
-        self.rest = if is_half { rest.get(1..).unwrap_or_default() } else { rest };
-        self.line += u64::from(is_end(*byte));
-        Some(*byte)
+        let byte = self.rest.first().copied()?;
+        self.rest = self.rest.get(self.width()..).unwrap_or_default();
+        self.line += u64::from(is_end(byte));
+        Some(byte)
+    }
+
+    /// How many bytes [`Self::take`] takes.
+    fn width(&self) -> usize {
+        if self.rest.starts_with(b"\r\n") { 2 } else { 1 }
     }
 }
 
@@ -199,6 +204,14 @@ mod tests {
         assert_eq!(labels(&format!("{A},\"Crane, \"\"north\"\"\"\n{B}\n")), ["Crane, \"north\"", ""]);
         assert_eq!(labels(&format!("site;Label;IMEI\nquay; Pump ;{A}\n")), ["Pump"]);
         assert_eq!(labels(&format!("imei,site\n{A},quay\n")), [""]);
+    }
+
+    #[test]
+    fn line_end_between_quotation_marks_stays_as_it_is() {
+        for end in ["\n", "\r\n", "\r", "\r\n\n"] {
+            let rows = read_table(format!("{A},\"two{end}lines\"\r\n").as_bytes()).unwrap();
+            assert_eq!(rows[0].label, format!("two{end}lines"));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{env, fs};
 
 /// `#![no_std]` leaves `core` alone to be named; only `extern crate` could bring the others back.
 #[test]
+#[cfg_attr(miri, ignore = "it reads sources and starts cargo, which Miri cannot")]
 fn sources_link_neither_std_nor_alloc() {
     let sources = sources();
     let links = sources.iter().flat_map(|file| {
@@ -21,6 +22,7 @@ fn sources_link_neither_std_nor_alloc() {
 
 /// Built alone, that is: in the workspace the programs switch their own features on.
 #[test]
+#[cfg_attr(miri, ignore = "it reads sources and starts cargo, which Miri cannot")]
 fn dependencies_are_built_without_std_and_alloc() {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let tree = Command::new(cargo)

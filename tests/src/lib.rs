@@ -15,6 +15,7 @@ pub mod field;
 pub mod fleet;
 pub mod guest;
 pub mod held_sockets;
+pub mod hostile;
 pub mod http;
 pub mod left_out;
 pub mod life;

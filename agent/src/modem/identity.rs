@@ -77,7 +77,8 @@ impl Kept {
 
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
-        if lines.next()? != HEAD {
+        // What steers a terminal was not written by us, and would be shown.
+        if lines.next()? != HEAD || text.chars().any(|c| c.is_control() && c != '\n') {
             return None;
         }
         // The last line ends the file: what was cut off lacks it.
@@ -261,8 +262,10 @@ mod tests {
             fs::write(&file.0, &text[..cut]).unwrap();
             assert!(file.read().is_err(), "cut at {cut}");
         }
-        fs::write(&file.0, text.replace("imei=869731052403821", "imei=869731052403820")).unwrap();
-        assert!(file.read().is_err());
+        for (right, wrong) in [("imei=869731052403821", "imei=869731052403820"), ("Quectel", "\u{1b}[2J")] {
+            fs::write(&file.0, text.replace(right, wrong)).unwrap();
+            assert!(file.read().is_err(), "{wrong:?}");
+        }
         file.write(&kept).unwrap();
         assert_eq!(file.read().unwrap(), Some(kept));
     }

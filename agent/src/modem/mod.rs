@@ -11,7 +11,7 @@ pub mod identity;
 mod line;
 pub mod manager;
 mod port;
-mod survey;
+pub mod survey;
 pub mod watch;
 
 use std::collections::VecDeque;

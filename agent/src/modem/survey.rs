@@ -14,7 +14,7 @@ use super::at::{MAX_TRANSMIT, write_command};
 use super::condition::{Access, Condition, Operator, mcc_mnc, selection, signal_dbm};
 
 /// The end of every survey, whatever the port does.
-pub(super) const LIMIT: Duration = Duration::from_secs(25);
+pub const LIMIT: Duration = Duration::from_secs(25);
 
 /// What was sent before this is no answer.
 const QUIET: Duration = Duration::from_millis(100);
@@ -28,7 +28,7 @@ const GREETINGS: u8 = 2;
 
 /// How a survey ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub enum Outcome {
     /// The modem answered.
     Told(Condition),
     /// It was told to start anew, which it does whether it says so or not.
@@ -41,7 +41,7 @@ pub(super) enum Outcome {
 
 /// What a survey is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub enum Purpose {
     /// To read.
     Read,
     /// To start the modem anew: `AT+CFUN=1,1`.
@@ -49,7 +49,7 @@ pub(super) enum Purpose {
 }
 
 /// An operator's name as this modem writes it, and its number.
-pub(super) type Name = (String<32>, Operator);
+pub type Name = (String<32>, Operator);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -84,7 +84,7 @@ enum State {
 
 /// See the module. The verbs are those of [`super::at::Dialogue`].
 #[derive(Debug)]
-pub(super) struct Survey {
+pub struct Survey {
     purpose: Purpose,
     /// Whose port it should be; `None`: nobody knows.
     imei: Option<Imei>,
@@ -102,7 +102,10 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    pub(super) fn new(
+    /// The port has just been opened. `imei` is whose it should be, `modem` its maker and model, and `known` what
+    /// [`Self::name`] gave after the survey before.
+    #[must_use]
+    pub fn new(
         purpose: Purpose,
         imei: Option<Imei>,
         modem: String<48>,
@@ -126,7 +129,7 @@ impl Survey {
     }
 
     /// Takes what the port sent.
-    pub(super) fn handle_bytes(&mut self, input: &[u8], now: Instant) {
+    pub fn handle_bytes(&mut self, input: &[u8], now: Instant) {
         match &mut self.state {
             State::Ended => {}
             State::ExpectQuiet { until, latest, .. } => *until = (now + QUIET).min(*latest),
@@ -141,11 +144,13 @@ impl Survey {
         }
     }
 
-    pub(super) fn poll_transmit(&mut self, out: &mut [u8; MAX_TRANSMIT]) -> Option<usize> {
+    /// Writes what is to be sent into `out` and returns its length.
+    pub fn poll_transmit(&mut self, out: &mut [u8; MAX_TRANSMIT]) -> Option<usize> {
         self.transmit.take().map(|command| write_command(command, out))
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    /// The deadline of [`Self::poll_timeout`] may have come.
+    pub fn handle_timeout(&mut self, now: Instant) {
         if now >= self.started + LIMIT {
             return self.handle_end();
         }
@@ -157,7 +162,7 @@ impl Survey {
     }
 
     /// The port is gone or the time is up. What was told until now counts.
-    pub(super) fn handle_end(&mut self) {
+    pub fn handle_end(&mut self) {
         let outcome = match &self.state {
             State::ExpectAnswer { step: Step::Reset, .. } => Outcome::Reset,
             _ if self.condition == Condition::default() => Outcome::Silent,
@@ -166,11 +171,14 @@ impl Survey {
         self.finish(outcome);
     }
 
-    pub(super) const fn poll_event(&mut self) -> Option<Outcome> {
+    /// How it ended, once.
+    pub const fn poll_event(&mut self) -> Option<Outcome> {
         self.outcome.take()
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    /// When [`Self::handle_timeout`] is due; `None` when it is over.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let next = match &self.state {
             State::ExpectQuiet { until, .. } => *until,
             State::ExpectAnswer { deadline, .. } => *deadline,
@@ -180,12 +188,14 @@ impl Survey {
     }
 
     /// Whether another program's commands were seen on the port.
-    pub(super) const fn is_shared(&self) -> bool {
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
         self.shared
     }
 
     /// The operator's name and number, for the survey after this one.
-    pub(super) fn name(&self) -> Option<Name> {
+    #[must_use]
+    pub fn name(&self) -> Option<Name> {
         self.known.clone()
     }
 

@@ -67,6 +67,8 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(crate::cases())]
+
     #[test]
     fn any_cut_gives_the_same_requests(sent in vec(sent(), 0..12), sizes in pieces()) {
         let (frames, expected): (Vec<_>, Vec<_>) = sent.into_iter().unzip();
@@ -110,7 +112,7 @@ proptest! {
     #[test]
     fn any_bytes_end_the_same_however_cut(
         // Small numbers, so that lengths are often possible ones.
-        stream in vec(prop_oneof![8 => Just(0_u8), 4 => 0..60_u8, 1 => any::<u8>()], 0..2000),
+        stream in vec(prop_oneof![8 => Just(0_u8), 4 => 0..60_u8, 1 => any::<u8>()], 0..crate::LONG),
         sizes in pieces(),
     ) {
         prop_assert_eq!(requests(&stream, &sizes), requests(&stream, &[usize::MAX]));
@@ -119,6 +121,7 @@ proptest! {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "so many bytes, each by itself, take Miri minutes")]
 fn longest_body_is_65536_bytes() {
     for sizes in [1, 7, usize::MAX] {
         let longest = [&[0, 1, 0, 0, 0, 42][..], &vec![7; 65_534]].concat();

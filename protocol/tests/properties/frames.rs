@@ -78,6 +78,8 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(crate::cases())]
+
     #[test]
     fn any_cut_gives_the_same_frames(bodies in vec(body(), 0..12), sizes in pieces()) {
         let stream = bodies.iter().flat_map(|body| frame(body)).collect::<Vec<_>>();
@@ -119,7 +121,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_end_the_same_however_cut(stream in vec(any::<u8>(), 0..3000), sizes in pieces()) {
+    fn any_bytes_end_the_same_however_cut(stream in vec(any::<u8>(), 0..crate::LONG), sizes in pieces()) {
         let mut endless = stream;
         // No fault may hide behind the end of the bytes: a whole frame can be cut there, a decided one not.
         endless.resize(endless.len() + MAX_FRAME, 1);

@@ -14,6 +14,8 @@ fn imei() -> impl Strategy<Value = Imei> {
 }
 
 proptest! {
+    #![proptest_config(crate::cases())]
+
     #[test]
     fn text_and_number_name_the_same(imei in imei()) {
         prop_assert_eq!(imei.to_string().len(), 15);

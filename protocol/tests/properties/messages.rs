@@ -137,6 +137,8 @@ fn check_body<M: Debug + PartialEq>(
 }
 
 proptest! {
+    #![proptest_config(crate::cases())]
+
     #[test]
     fn device_messages_come_back_as_sent(message in device_message()) {
         check_body(&message, &device_body(&message), DeviceMessage::decode);
