@@ -23,6 +23,7 @@ fn number<T: FromStr>(name: &str, default: T) -> T {
 /// Runs one target: the one input that the environment names, or its corpus and what is made of it.
 fn try_target(target: &Target, more: Vec<(String, Vec<u8>)>) {
     if let Some(file) = variable("MOORLINE_FUZZ_INPUT") {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("").join(file);
         return target.run(&fs::read(&file).expect("the file that MOORLINE_FUZZ_INPUT names"));
     }
     let campaign =
@@ -74,7 +75,7 @@ fn recorded(target: &str) -> Vec<(String, Vec<u8>)> {
                 (format!("{name}:{line}"), answer.repeat(8))
             })),
             Err(error) => {
-                left_out(&format!("{}: {error}; MOORLINE_MODEM_CORPUS names its folder", file.display()))
+                left_out(&format!("{}: {error}; MOORLINE_MODEM_CORPUS names its folder", file.display()));
             }
         }
     }
