@@ -425,8 +425,8 @@ fn contains(text: &str, word: &str) -> bool {
 
 fn seen(line: &str) -> Seen {
     let mut seen = Seen::new();
-    // Cut where the capacity ends.
-    let _ = line.chars().try_for_each(|c| seen.push(c));
+    // Cut where the capacity ends. A line has no control character but this one.
+    let _ = line.chars().try_for_each(|c| seen.push(if c == '\t' { ' ' } else { c }));
     seen
 }
 

@@ -121,6 +121,7 @@ proptest! {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "so many bytes, each by itself, take Miri minutes")]
     fn any_bytes_end_the_same_however_cut(stream in vec(any::<u8>(), 0..crate::LONG), sizes in pieces()) {
         let mut endless = stream;
         // No fault may hide behind the end of the bytes: a whole frame can be cut there, a decided one not.

@@ -171,8 +171,8 @@ pub(super) fn server_config(text: &[u8]) {
 thread_local! {
     /// The folder that configurations name things in, and their own file. It goes with the thread.
     static NAMED: Pki = named().expect("a folder with certificates");
-    /// A state folder.
-    static STATE_DIR: TempDir = TempDir::new().expect("a folder");
+    /// A state folder, in memory where that can be: the agent has each of its files written to the disk.
+    static STATE_DIR: TempDir = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).expect("a folder");
 }
 
 fn named() -> Result<Pki, Failure> {
