@@ -1,6 +1,6 @@
 //! A modem's port, which may be anything: the whole dialogue for the IMEI, the whole survey, and IMEIs themselves.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use moorline_agent::modem::at::{self, Dialogue, Event, MAX_TRANSMIT};
 use moorline_agent::modem::survey::{self, Outcome, Purpose, Survey};
@@ -72,44 +72,108 @@ const MOST_COMMANDS: usize = 48;
 /// As the port is read.
 const READ: usize = 256;
 
+/// What asks a port, whichever it is.
+trait Asker {
+    type Outcome;
+
+    fn handle_bytes(&mut self, bytes: &[u8], now: Instant);
+    fn handle_timeout(&mut self, now: Instant);
+    fn poll_timeout(&self) -> Option<Instant>;
+    fn poll_transmit(&mut self, out: &mut [u8; MAX_TRANSMIT]) -> Option<usize>;
+    fn poll_event(&mut self) -> Option<Self::Outcome>;
+}
+
+macro_rules! asker {
+    ($asker:ty, $outcome:ty) => {
+        impl Asker for $asker {
+            type Outcome = $outcome;
+
+            fn handle_bytes(&mut self, bytes: &[u8], now: Instant) {
+                self.handle_bytes(bytes, now);
+            }
+
+            fn handle_timeout(&mut self, now: Instant) {
+                self.handle_timeout(now);
+            }
+
+            fn poll_timeout(&self) -> Option<Instant> {
+                self.poll_timeout()
+            }
+
+            fn poll_transmit(&mut self, out: &mut [u8; MAX_TRANSMIT]) -> Option<usize> {
+                self.poll_transmit(out)
+            }
+
+            fn poll_event(&mut self) -> Option<Self::Outcome> {
+                self.poll_event()
+            }
+        }
+    };
+}
+
+asker!(Dialogue, Event);
+asker!(Survey, Outcome);
+
+/// One that is asking, and what came of it so far.
+struct Asking<A: Asker> {
+    asker: A,
+    clock: Clock,
+    asked: Vec<u8>,
+    outcomes: Vec<A::Outcome>,
+}
+
+impl<A: Asker> Asking<A> {
+    fn new(asker: impl FnOnce(Instant) -> A) -> Self {
+        let clock = Clock::new();
+        Self { asker: asker(clock.now), clock, asked: Vec::new(), outcomes: Vec::new() }
+    }
+
+    /// Answers by a script, then not at all, until it is over: how it ended, and all that was asked.
+    fn answer(mut self, script: &[u8], limit: Duration) -> (A::Outcome, String) {
+        for (stretch, pauses) in stretches(script) {
+            for read in stretch.chunks(READ) {
+                self.asker.handle_bytes(read, self.clock.now);
+                self.drain();
+            }
+            if pauses {
+                self.pass();
+            }
+        }
+        while self.pass() {}
+        assert!(self.clock.passed() <= limit, "it took {:?}", self.clock.passed());
+        assert!(self.asked.len() <= MOST_COMMANDS * MAX_TRANSMIT, "{} bytes", self.asked.len());
+        let outcome = self.outcomes.pop().expect("an outcome");
+        assert!(self.outcomes.is_empty(), "two outcomes");
+        (outcome, String::from_utf8_lossy(&self.asked).into_owned())
+    }
+
+    /// Lets time pass to its deadline, while there is one.
+    fn pass(&mut self) -> bool {
+        let Some(deadline) = self.asker.poll_timeout() else { return false };
+        let before = self.clock.now;
+        self.clock.go_to(deadline);
+        self.asker.handle_timeout(self.clock.now);
+        assert!(self.clock.now > before || self.asker.poll_timeout() != Some(deadline), "it spins");
+        self.drain();
+        true
+    }
+
+    fn drain(&mut self) {
+        let mut out = [0; MAX_TRANSMIT];
+        while let Some(length) = self.asker.poll_transmit(&mut out) {
+            is_command(&out[..length]);
+            self.asked.extend_from_slice(&out[..length]);
+        }
+        self.outcomes.extend(self.asker.poll_event());
+    }
+}
+
 /// A script of what a port sends to who asks for the IMEI.
 pub(super) fn dialogue(script: &[u8]) {
-    let (mut clock, mut asked) = (Clock::new(), 0);
-    let mut dialogue = Dialogue::new(clock.now);
-    let mut events = Vec::new();
-    let mut drain = |dialogue: &mut Dialogue| {
-        let mut out = [0; MAX_TRANSMIT];
-        while let Some(length) = dialogue.poll_transmit(&mut out) {
-            is_command(&out[..length]);
-            asked += 1;
-        }
-        events.extend(dialogue.poll_event());
-    };
-    for (stretch, pauses) in stretches(script) {
-        for read in stretch.chunks(READ) {
-            dialogue.handle_bytes(read, clock.now);
-            drain(&mut dialogue);
-        }
-        if pauses && let Some(deadline) = dialogue.poll_timeout() {
-            clock.go_to(deadline);
-            dialogue.handle_timeout(clock.now);
-            drain(&mut dialogue);
-        }
-    }
-    while let Some(deadline) = dialogue.poll_timeout() {
-        let before = clock.now;
-        clock.go_to(deadline);
-        dialogue.handle_timeout(clock.now);
-        assert!(clock.now > before || dialogue.poll_timeout() != Some(deadline), "it spins");
-        drain(&mut dialogue);
-    }
-    assert!(clock.passed() <= at::LIMIT, "it took {:?}", clock.passed());
-    assert!(asked <= MOST_COMMANDS, "{asked} commands");
-    let [event] = events.as_slice() else { panic!("{} events", events.len()) };
-    match event {
+    match Asking::new(Dialogue::new).answer(script, at::LIMIT).0 {
         Event::Found { imei, model, .. } => {
-            assert!(was_said(*imei, script), "nobody said {imei}");
-            is_shown(model);
+            assert!(was_said(imei, script), "nobody said {imei}");
+            is_shown(&model);
         }
         Event::Failed(failure) => is_shown(&failure.to_string()),
     }
@@ -124,7 +188,9 @@ pub(super) fn survey(script: &[u8]) {
         (Purpose::Reset, Some(imei)),
         (Purpose::Reset, None),
     ] {
-        let (outcome, asked) = surveyed(script, purpose, imei);
+        let model = "Quectel EC25".try_into().expect("it fits");
+        let asking = Asking::new(|now| Survey::new(purpose, imei, model, None, now));
+        let (outcome, asked) = asking.answer(script, survey::LIMIT);
         match &outcome {
             Outcome::Told(condition) => {
                 is_shown(&condition.to_string());
@@ -141,53 +207,6 @@ pub(super) fn survey(script: &[u8]) {
         }
     }
 }
-
-/// How it ended, and all that was asked.
-fn surveyed(script: &[u8], purpose: Purpose, imei: Option<Imei>) -> (Outcome, String) {
-    let (mut clock, mut asked) = (Clock::new(), Vec::new());
-    let model = "Quectel EC25".try_into().expect("it fits");
-    let mut survey = Survey::new(purpose, imei, model, None, clock.now);
-    let mut outcomes = Vec::new();
-    let mut drain = |survey: &mut Survey| {
-        let mut out = [0; MAX_TRANSMIT];
-        while let Some(length) = survey.poll_transmit(&mut out) {
-            is_command(&out[..length]);
-            asked.extend_from_slice(&out[..length]);
-        }
-        outcomes.extend(survey.poll_event());
-    };
-    for (stretch, pauses) in stretches(script) {
-        for read in stretch.chunks(READ) {
-            survey.handle_bytes(read, clock.now);
-            drain(&mut survey);
-        }
-        if pauses && let Some(deadline) = survey.poll_timeout() {
-            clock.go_to(deadline);
-            survey.handle_timeout(clock.now);
-            drain(&mut survey);
-        }
-    }
-    while let Some(deadline) = survey.poll_timeout() {
-        let before = clock.now;
-        clock.go_to(deadline);
-        survey.handle_timeout(clock.now);
-        assert!(clock.now > before || survey.poll_timeout() != Some(deadline), "it spins");
-        drain(&mut survey);
-    }
-    assert!(clock.passed() <= survey::LIMIT, "it took {:?}", clock.passed());
-    assert!(asked.len() <= MOST_COMMANDS * MAX_TRANSMIT);
-    if let Some((name, number)) = survey.name() {
-        is_shown(&name);
-        assert!(is_mcc_mnc(&number), "{number}");
-    }
-    let [outcome] = outcomes.as_slice() else { panic!("{} outcomes", outcomes.len()) };
-    (outcome.clone(), String::from_utf8_lossy(&asked).into_owned())
-}
-
-const _: () = assert!(
-    at::LIMIT.as_secs() < survey::LIMIT.as_secs()
-        && survey::LIMIT.as_secs() < Duration::from_secs(60).as_secs()
-);
 
 /// Whatever a modem says, it is sent nothing but short commands.
 fn is_command(bytes: &[u8]) {

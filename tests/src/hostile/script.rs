@@ -37,7 +37,7 @@ impl Clock {
         self.now - self.start
     }
 
-    /// Goes to a deadline. One that has passed may be given once more after it was handled, and no oftener: that would spin.
+    /// Goes to a deadline, unless it has passed.
     pub(super) fn go_to(&mut self, deadline: Instant) {
         self.now = self.now.max(deadline);
     }

@@ -1,6 +1,6 @@
 //! Streams of frames, native and classic, and the messages in them.
 
-use moorline_protocol::classic::{self, Received, Reply, ReplyDecoder, Request, RequestDecoder};
+use moorline_protocol::classic::{DATETIME_LEN, Received, Reply, ReplyDecoder, RequestDecoder};
 use moorline_protocol::frame::{Decoder, MAX_BODY, MAX_FRAME};
 use moorline_protocol::{DeviceMessage, ServerMessage};
 
@@ -67,7 +67,7 @@ pub(super) fn classic_replies(stream: &[u8]) {
             let Some(reply) = decoder.next(piece).map_err(|error| error.to_string())? else {
                 return Ok(None);
             };
-            assert!(reply.payload.len() <= classic::DATETIME_LEN);
+            assert!(reply.payload.len() <= DATETIME_LEN);
             let frame = reply.encode();
             assert_eq!(ReplyDecoder::default().next(&mut frame.as_slice()), Ok(Some(reply)));
             Ok(Some(Reply::encode(&reply)))
@@ -92,10 +92,6 @@ pub(super) fn messages(body: &[u8]) {
             assert_eq!(ServerMessage::decode(&out[1..written]), Ok(message));
         }
         Err(fault) => assert!(fault.to_string().len() < 80),
-    }
-    // As the classic layout's only text is checked.
-    if let Ok(text) = <[u8; classic::APP_ID_LEN]>::try_from(body) {
-        let _ = Request::Register { app_id: text, imei: [b'0'; classic::IMEI_LEN] }.encode();
     }
 }
 
