@@ -15,6 +15,7 @@ use moorline_agent::modem::identity::IdentityFile;
 use moorline_config::{BadLine, MAX_FILE, Mistakes, Row, read_table};
 use moorline_protocol::Imei;
 use moorline_server::config::{self, Config as ServerConfig};
+use moorline_server::store::{MAX_LABEL, check_text};
 use tempfile::TempDir;
 
 use crate::certs::{Credentials, Pki};
@@ -272,6 +273,7 @@ pub(super) fn table(bytes: &[u8]) {
             let imeis: HashSet<_> = rows.iter().map(|row| row.imei).collect();
             assert_eq!(imeis.len(), rows.len(), "one of them stands there twice");
             assert!(rows.is_sorted_by_key(|row| row.line));
+            rows.iter().for_each(imported);
             let written: String =
                 std::iter::once("imei,label\n".to_owned()).chain(rows.iter().map(line)).collect();
             let again = read_table(written.as_bytes()).expect("a table that was written by the book");
@@ -287,6 +289,14 @@ pub(super) fn table(bytes: &[u8]) {
             }
             bad.iter().for_each(|bad| is_shown(&bad.to_string()));
         }
+    }
+}
+
+/// What the server makes of a row's label.
+fn imported(row: &Row) {
+    match check_text(&row.label, MAX_LABEL) {
+        Ok(()) => assert!(row.label.len() <= MAX_LABEL && !row.label.chars().any(char::is_control)),
+        Err(why) => is_shown(&BadLine::of(row, why).to_string()),
     }
 }
 
