@@ -22,7 +22,7 @@ use crate::key::{PrivateKey, PublicKey, blocks};
 use crate::reason::Reason;
 use crate::serial::Serial;
 use crate::validity::Validity;
-use moorline_config::{BadLine, Row};
+use moorline_config::{BadLine, Row, count_lines};
 
 /// What came of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl From<FolderError> for BulkError {
 impl fmt::Display for BulkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lines(lines) => write!(f, "{} lines are wrong, so nothing was done", lines.len()),
+            Self::Lines(lines) => write!(f, "{} are wrong, so nothing was done", count_lines(lines)),
             Self::Folder(error) => error.fmt(f),
             Self::Stopped { imei, issued, error } => {
                 write!(f, "{error}; it stopped at {imei}, {issued} are issued: run it again to go on")

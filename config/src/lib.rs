@@ -25,4 +25,4 @@ pub use duration::{DurationError, HumanDuration, parse_duration};
 pub use mistakes::{Mistake, Mistakes};
 pub use section::Section;
 pub use size::Size;
-pub use table::{BadLine, Row, read_table};
+pub use table::{BadLine, Row, count_lines, read_table};

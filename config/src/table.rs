@@ -45,10 +45,22 @@ impl fmt::Display for BadLine {
     }
 }
 
+/// So many wrong lines are enough: a large file that is no table at all would take a multiple of itself to tell.
+const MOST_BAD: usize = 10_000;
+
+/// Of further columns nothing is needed.
+const MOST_COLUMNS: usize = 256;
+
+/// How many lines are wrong, for people.
+#[must_use]
+pub fn count_lines(bad: &[BadLine]) -> String {
+    format!("{} lines{}", bad.len(), if bad.len() < MOST_BAD { "" } else { " or more" })
+}
+
 /// Reads a table.
 ///
 /// # Errors
-/// Every line that holds no IMEI, or one that an earlier line holds.
+/// Every line that holds no IMEI, or one that an earlier line holds; of very many the first ones.
 pub fn read_table(bytes: &[u8]) -> Result<Vec<Row>, Vec<BadLine>> {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut records = Records { rest: text, line: 1, delimiter: delimiter(text) }.peekable();
@@ -63,8 +75,8 @@ pub fn read_table(bytes: &[u8]) -> Result<Vec<Row>, Vec<BadLine>> {
     let skipped = usize::from(names.is_some());
     let (mut rows, mut bad) = (Vec::new(), Vec::new());
     let mut seen: HashMap<Imei, u64> = HashMap::new();
-    for record in records.skip(skipped).filter(|record| !record.is_blank()) {
-        let Record { line, fields, is_closed } = record;
+    for record in records.skip(skipped).filter(|record| !record.is_blank) {
+        let Record { line, fields, is_closed, .. } = record;
         let text = |column: usize| String::from_utf8_lossy(fields.get(column).map_or(&[], Vec::as_slice));
         let value = text(column);
         let row = match value.parse::<Imei>() {
@@ -80,6 +92,9 @@ pub fn read_table(bytes: &[u8]) -> Result<Vec<Row>, Vec<BadLine>> {
         match row {
             Ok(row) => rows.push(row),
             Err(reason) => bad.push(BadLine { line, value: value.chars().take(32).collect(), reason }),
+        }
+        if bad.len() == MOST_BAD {
+            break;
         }
     }
     if bad.is_empty() { Ok(rows) } else { Err(bad) }
@@ -99,15 +114,11 @@ const fn is_end(byte: u8) -> bool {
 struct Record {
     /// Where it begins.
     line: u64,
+    /// The first [`MOST_COLUMNS`] of them.
     fields: Vec<Vec<u8>>,
     is_closed: bool,
-}
-
-impl Record {
     /// Nothing but delimiters, which is how a spreadsheet writes an empty line.
-    fn is_blank(&self) -> bool {
-        self.fields.iter().all(Vec::is_empty)
-    }
+    is_blank: bool,
 }
 
 /// The records of a text. They know their lines, which crates for CSV do not where lines are blank.
@@ -124,11 +135,14 @@ impl Iterator for Records<'_> {
         if self.rest.is_empty() {
             return None;
         }
-        let mut record = Record { line: self.line, fields: Vec::new(), is_closed: true };
+        let mut record = Record { line: self.line, fields: Vec::new(), is_closed: true, is_blank: true };
         loop {
             let (field, is_closed) = self.field();
-            record.fields.push(field);
             record.is_closed &= is_closed;
+            record.is_blank &= field.is_empty();
+            if record.fields.len() < MOST_COLUMNS {
+                record.fields.push(field);
+            }
             match self.take() {
                 Some(byte) if byte == self.delimiter => {}
                 _ => return Some(record),
@@ -242,6 +256,21 @@ mod tests {
         let text = format!("imei,note\r\n\r\n{A},\"two\r\nlines, \"\"quoted\"\"\"\r\n\r\nhello\r\n");
         let bad = read_table(text.as_bytes()).unwrap_err();
         assert_eq!((bad.len(), bad[0].line), (1, 6));
+    }
+
+    #[test]
+    fn file_that_is_no_table_is_not_told_line_by_line() {
+        let bad = read_table("no\n".repeat(MOST_BAD - 1).as_bytes()).unwrap_err();
+        assert_eq!(count_lines(&bad), "9999 lines");
+        let bad = read_table("no\n".repeat(5 * MOST_BAD).as_bytes()).unwrap_err();
+        assert_eq!(count_lines(&bad), "10000 lines or more");
+    }
+
+    #[test]
+    fn columns_beyond_all_measure_are_passed_over() {
+        let table = format!("{A},pump{}\n{}x\n", ",".repeat(1000), ",".repeat(1000));
+        let bad = read_table(table.as_bytes()).unwrap_err();
+        assert_eq!(bad.iter().map(|bad| bad.line).collect::<Vec<_>>(), [2], "it is not blank");
     }
 
     #[test]

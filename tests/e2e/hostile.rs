@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
+use moorline_config::read_table;
 use moorline_testbed::hostile::{Campaign, TARGETS, Target, corpus};
 use moorline_testbed::left_out::left_out;
 
@@ -106,6 +107,16 @@ fn every_target_is_run_by_both() {
     assert_eq!(programs.count(), names.len());
     let corpora = fs::read_dir(fuzz.join("corpus")).expect("a folder");
     assert_eq!(corpora.count(), names.len());
+}
+
+/// A table may have 16 MiB over HTTP. One that is none must not take a multiple of that.
+#[test]
+fn large_file_that_is_no_table_takes_little() {
+    for part in [",", "a\n", "\"", "a,a\n", "\n"] {
+        let table = part.repeat((4 << 20) / part.len());
+        let held = allocation_counter::measure(|| drop(read_table(table.as_bytes()))).bytes_max;
+        assert!(held < 24 << 20, "4 MiB of {part:?} took {held} bytes");
+    }
 }
 
 /// A reader with a fault that no input of the corpus shows: the runner has to find it, make it small, and find it again.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use moorline_config::{BadLine, Row, read_table};
+use moorline_config::{BadLine, Row, count_lines, read_table};
 use moorline_protocol::Imei;
 use serde::Serialize;
 
@@ -71,7 +71,7 @@ fn read(body: &[u8]) -> Result<Vec<Row>, Problem> {
 }
 
 fn wrong(bad: &[BadLine]) -> Problem {
-    let detail = format!("{} lines are wrong, so no device was added; a line is {FORM}", bad.len());
+    let detail = format!("{} are wrong, so no device was added; a line is {FORM}", count_lines(bad));
     let shown = bad.iter().take(MISTAKES_SHOWN);
     let lines = shown.map(|BadLine { line, value, reason }| WrongLine {
         line: *line,
