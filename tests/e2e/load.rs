@@ -1,19 +1,13 @@
 //! The server under more load than it can work off at once: everybody is served in the end, those who are there stay, and
 //! nothing is left behind. The same with many thousand devices is `moorline-bench`.
 
-use std::io::Write as _;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use moorline_protocol::DeviceMessage;
-use moorline_testbed::certs::Pki;
-use moorline_testbed::client::Settings;
 use moorline_testbed::failure::Failure;
 use moorline_testbed::http::Operators;
-use moorline_testbed::load::{Beats, Crowd, Entry, Pool, Speech, Usage};
+use moorline_testbed::load::{Beats, Crowd, Entry, Hostile, Pool, Seen, Speech, Usage};
 use moorline_testbed::rig::Rig;
 
 /// What a debug build brings in within a few seconds.
@@ -74,72 +68,22 @@ fn hostile_connections_cost_no_honest_session() -> Result<(), Failure> {
     let pool = Pool::new(rig.pki(), HONEST as u32)?;
     let mut honest = Crowd::new(&pool, 0..HONEST, server.devices(), Speech::Native, false)?;
     honest.arrive(Entry::in_turn())?;
-    let (pki, address, over) = (rig.pki(), server.devices(), AtomicBool::new(false));
-    let renewed = AtomicUsize::new(0);
+    let hostile = Hostile { stalled: 50, dribbling: 50, renewing: 2 };
+    let (pki, address, seen) = (rig.pki(), server.devices(), Seen::default());
     thread::scope(|scope| {
-        let hostile = [
-            scope.spawn(|| stall_and_dribble(address, &over)),
-            scope.spawn(|| renew(pki, address, &over, &renewed)),
-        ];
+        let hostiles = scope.spawn(|| hostile.trouble(pki, address, &seen));
         let beats = honest.beat(100, |passed| {
             // As long as it takes for the keys to have been renewed often.
-            passed < Duration::from_secs(60) && renewed.load(Ordering::SeqCst) < 200
+            passed < Duration::from_secs(60) && seen.renewed() < 200
         });
-        over.store(true, Ordering::SeqCst);
-        for one in hostile {
-            one.join().map_err(|_| Failure::new("a hostile one panicked"))??;
-        }
-        assert!(renewed.load(Ordering::SeqCst) >= 200, "keys were renewed");
+        seen.end();
+        hostiles.join().map_err(|_| Failure::new("a hostile one panicked"))??;
+        assert!(seen.renewed() >= 200, "keys were renewed");
         expect_all_served(&beats?);
         Ok::<_, Failure>(())
     })?;
     assert_eq!(honest.up(), HONEST);
     expect_all_served(&honest.beat_once()?);
-    Ok(())
-}
-
-/// Fifty connections that say nothing or the beginning of a ClientHello, and fifty that send one byte after the other.
-#[expect(clippy::disallowed_methods, reason = "peers that speak no TLS")]
-fn stall_and_dribble(server: SocketAddr, over: &AtomicBool) -> Result<(), Failure> {
-    let hello = [22, 3, 1, 2, 0, 1, 0, 1, 0xfc];
-    let connect = || TcpStream::connect(server);
-    let mut stalled = (0..50).map(|_| connect()).collect::<Result<Vec<_>, _>>()?;
-    for (number, socket) in stalled.iter_mut().enumerate() {
-        socket.write_all(&hello[..number % hello.len()])?;
-    }
-    let mut dribbling = (0..50).map(|_| connect()).collect::<Result<Vec<_>, _>>()?;
-    let (_silent, pace) = mpsc::channel::<()>();
-    for place in 0.. {
-        if over.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        for socket in &mut dribbling {
-            // Those that were sent away come again.
-            if socket.write_all(&[hello.get(place % 400).copied().unwrap_or(0)]).is_err() {
-                *socket = connect()?;
-            }
-        }
-        let _ = pace.recv_timeout(Duration::from_millis(50));
-    }
-    Ok(())
-}
-
-/// A device that has the server take new keys with each heartbeat.
-fn renew(pki: &Pki, server: SocketAddr, over: &AtomicBool, renewed: &AtomicUsize) -> Result<(), Failure> {
-    // None of the pool's, which begins with 0.
-    let imei = "869731052403821".parse()?;
-    let settings = Settings::new(pki, Some(&pki.device(imei)?))?;
-    while !over.load(Ordering::SeqCst) {
-        let mut client = settings.connect(server)?;
-        client.say_hello(imei)?;
-        while client.hear().is_ok_and(|heard| heard.is_some()) && !over.load(Ordering::SeqCst) {
-            client.renew_keys()?;
-            renewed.fetch_add(1, Ordering::SeqCst);
-            if client.send(&DeviceMessage::Heartbeat).is_err() {
-                break;
-            }
-        }
-    }
     Ok(())
 }
 

@@ -2,18 +2,24 @@
 //!
 //! Machines differ and are shared; so what counts is the servers' own processor time and memory, and their ratios.
 
+mod floor;
 mod growth;
 mod machine;
 mod mosquitto;
 mod picture;
 mod report;
+mod siege;
+mod soak;
 mod start;
 mod storm;
 mod subject;
 
+pub use floor::{Floor, floor};
 pub use growth::{Growth, Step, grow};
 pub use machine::Machine;
 pub use report::Report;
+pub use siege::{Siege, besiege};
+pub use soak::{Soak, soak};
 pub use start::{Start, start_with_known};
 pub use storm::{Return, Storm, come_back, storm};
 pub use subject::{Kind, Subject};

@@ -10,6 +10,7 @@
 //! A server is spoken to in its own words, whoever made it; so peers are tried by the same code. It knows no server.
 
 mod crowd;
+mod hostile;
 mod line;
 mod pool;
 mod speech;
@@ -17,6 +18,7 @@ mod times;
 mod usage;
 
 pub use crowd::{Arrival, Beats, Crowd, Entry};
+pub use hostile::{Hostile, Seen};
 pub use pool::Pool;
 pub(crate) use pool::imei;
 pub use speech::Speech;

@@ -35,6 +35,8 @@ pub struct Step {
     pub bytes_each: u64,
     /// Processor time of each full handshake that led here, with all that it brings along.
     pub handshake: Duration,
+    /// Of it in the kernel.
+    pub handshake_kernel: Duration,
     /// Handshakes in a second, the crowd's own work on the same machine included.
     pub per_second: u32,
     /// Processor time of each heartbeat.
@@ -66,7 +68,7 @@ pub fn grow(
     let (mut crowds, mut steps, mut before) = (Vec::new(), Vec::new(), 0);
     for &sessions in sizes {
         let mut newcomers = crowd(before..sessions)?;
-        let (came, handshake) = measured(&subject, sessions - before, || {
+        let (came, handshake, handshake_kernel) = measured(&subject, sessions - before, || {
             let came = newcomers.arrive(entry)?;
             newcomers.idle(SETTLE)?;
             Ok(came)
@@ -82,6 +84,7 @@ pub fn grow(
             sessions,
             bytes_each: resident / sessions as u64,
             handshake,
+            handshake_kernel,
             per_second: ((sessions - before) as f64 / came.took.as_secs_f64()) as u32,
             heartbeat,
             rate,
@@ -109,7 +112,7 @@ fn come_again(subject: &Subject, crowds: &mut [Crowd], entry: Entry) -> Result<D
     if let Some(first) = crowds.first_mut() {
         first.idle(SETTLE)?;
     }
-    let (resumed, cost) = measured(subject, all, || {
+    let (resumed, cost, _) = measured(subject, all, || {
         let mut resumed = 0;
         for crowd in &mut *crowds {
             resumed += crowd.arrive(entry)?.resumed;
@@ -138,15 +141,16 @@ fn heartbeats(
     Ok((beats, cost))
 }
 
-/// What `work` comes to, and the subject's processor time for each of `count`.
+/// What `work` comes to, and the subject's processor time for each of `count`, all of it and in the kernel.
 fn measured<T>(
     subject: &Subject,
     count: usize,
     work: impl FnOnce() -> Result<T, Failure>,
-) -> Result<(T, Duration), Failure> {
-    let before = subject.usage()?.processor;
+) -> Result<(T, Duration, Duration), Failure> {
+    let before = subject.usage()?;
     let done = work()?;
-    Ok((done, (subject.usage()?.processor - before) / count as u32))
+    let (after, count) = (subject.usage()?, count as u32);
+    Ok((done, (after.processor - before.processor) / count, (after.kernel - before.kernel) / count))
 }
 
 fn expect_none_lost(beats: &Beats) -> Result<(), Failure> {

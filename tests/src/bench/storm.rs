@@ -1,5 +1,6 @@
 //! A server in a storm: what the sessions that stand notice of it, and how a fleet comes back after a crash.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -7,8 +8,9 @@ use std::time::Duration;
 use super::machine::{CROWDS_CORE, Pinned};
 use super::{Kind, Subject};
 use crate::failure::Failure;
-use crate::load::{Arrival, Beats, Crowd, Entry, Pool, Usage};
-use crate::rig::Rig;
+use crate::http::Operators;
+use crate::load::{Arrival, Beats, Crowd, Entry, Pool, Times, Usage, now};
+use crate::rig::{Rig, Server};
 
 /// What the standing sessions are looked at before the storm.
 const CALM: Duration = Duration::from_secs(5);
@@ -39,6 +41,8 @@ pub struct Return {
     pub arrival: Arrival,
     /// What it held when all were there.
     pub usage: Usage,
+    /// How long operators waited meanwhile for a page of the fleet; only Moorline has some.
+    pub pages: Option<Times>,
 }
 
 /// Has `standing` devices beat while `coming` others come at once.
@@ -81,7 +85,16 @@ pub fn come_back(kind: Kind, rig: &Rig, pool: &Pool, devices: usize) -> Result<O
     subject.kill()?;
     crowd.idle(Duration::from_secs(1))?;
     subject.start_again()?;
-    let arrival = crowd.arrive(Entry::at_once())?;
+    let over = &AtomicBool::new(false);
+    let (arrival, pages) = thread::scope(|scope| {
+        let operators = subject.moorline_server().map(Server::operators);
+        let asking = operators.map(|operators| scope.spawn(move || ask_until(operators, over)));
+        let arrival = Pinned::to(CROWDS_CORE).and_then(|_pinned| crowd.arrive(Entry::at_once()));
+        over.store(true, Ordering::SeqCst);
+        let pages = asking.map(thread::ScopedJoinHandle::join).transpose();
+        let pages = pages.map_err(|_| Failure::new("the operator panicked"))?.transpose()?;
+        Ok::<_, Failure>((arrival?, pages))
+    })?;
     let beats = crowd.beat_once()?;
     if beats.delays.len() < devices {
         return Err(Failure::new(format!(
@@ -89,5 +102,18 @@ pub fn come_back(kind: Kind, rig: &Rig, pool: &Pool, devices: usize) -> Result<O
             beats.delays.len()
         )));
     }
-    Ok(Some(Return { kind, devices, arrival, usage: subject.usage()? }))
+    Ok(Some(Return { kind, devices, arrival, usage: subject.usage()?, pages }))
+}
+
+/// Asks for a page of the fleet, fifty times a second at the most; how long each took.
+fn ask_until(operators: Operators, over: &AtomicBool) -> Result<Times, Failure> {
+    let (_silent, pace) = mpsc::channel::<()>();
+    let mut times = Times::default();
+    while !over.load(Ordering::SeqCst) {
+        let asked = now();
+        operators.json("/api/devices?limit=50")?;
+        times.add(now() - asked);
+        let _ = pace.recv_timeout(Duration::from_millis(20));
+    }
+    Ok(times)
 }

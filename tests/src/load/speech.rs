@@ -34,7 +34,7 @@ pub(super) enum Heard {
 
 impl Speech {
     /// What is offered by ALPN.
-    pub(super) fn protocols(self) -> Vec<Vec<u8>> {
+    pub(crate) fn protocols(self) -> Vec<Vec<u8>> {
         match self {
             Self::Native => vec![ALPN.to_vec()],
             Self::Classic | Self::Mqtt => Vec::new(),

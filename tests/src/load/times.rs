@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Times(Vec<u32>);
 
 impl Times {
-    pub(super) fn add(&mut self, time: Duration) {
+    pub(crate) fn add(&mut self, time: Duration) {
         self.0.push(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
     }
 
