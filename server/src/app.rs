@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::ports::{Ports, SocketFile};
 use crate::refusals::Refusals;
 use crate::seats::Seats;
+use crate::threads::Threads;
 use crate::tls::TlsSource;
 use crate::turns::Turns;
 use crate::webhook::Webhook;
@@ -83,6 +84,8 @@ pub struct App {
     operators: oneshot::Sender<()>,
     signals: Signals,
     manager: Manager,
+    /// What still lives on them ends with the rest.
+    _threads: Threads,
 }
 
 struct Signals {
@@ -111,6 +114,8 @@ impl App {
         let fleet = Fleet::open(&config, &metrics)?;
         let webhook = start_webhook(&config, &fleet, &metrics);
         let handshakes = Arc::new(Capacity::new(config.handshakes.min(cores())));
+        let threads =
+            Threads::start(cores()).map_err(|fault| Failure::Start(format!("no threads: {fault}")))?;
         let link = Arc::new(Link {
             tls,
             policy: ArcSwap::from_pointee(config.policy.clone()),
@@ -121,13 +126,14 @@ impl App {
             seats: Seats::new(capacity, metrics),
             proxies: config.proxies.clone(),
             refusals: Refusals::default(),
+            homes: threads.homes(),
         });
         // Before operators can ask what it counts.
         tokio::spawn(certificates::watch(Arc::clone(&link)));
         let readiness = Arc::new(Readiness::default());
         let gate = Gate::new(config.access.clone(), link.metrics.operators().clone());
         let served = served(&link, &fleet, &readiness)?;
-        let operators = serve_operators(operators, operators_socket, served, Arc::clone(&gate));
+        let operators = serve_operators(operators, operators_socket, served, Arc::clone(&gate), &threads);
         info!("listening for devices on {}", name_of(&devices));
         let accepting = tokio::spawn(listener::accept(devices, Arc::clone(&link)));
         readiness.set_accepting(true);
@@ -144,6 +150,7 @@ impl App {
             operators,
             signals,
             manager,
+            _threads: threads,
         })
     }
 
@@ -247,6 +254,7 @@ fn serve_operators(
     socket: Option<(UnixListener, SocketFile)>,
     operators: Operators,
     gate: Arc<Gate>,
+    threads: &Threads,
 ) -> oneshot::Sender<()> {
     if let Some(port) = &address {
         info!("operators on {}://{}", gate.access().scheme(), name_of(port));
@@ -257,7 +265,7 @@ fn serve_operators(
         info!("operators on unix:{}", file.path().display());
     }
     let (sender, dropped) = oneshot::channel::<()>();
-    tokio::spawn(async move {
+    threads.operators().spawn(async move {
         let doors = Doors { address, socket };
         admin::serve(doors, operators, gate, async {
             // It is never sent on.

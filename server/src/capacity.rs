@@ -21,6 +21,10 @@ const MOST_COST: Duration = Duration::from_millis(500);
 /// whose keys change is followed within a minute of a return.
 const MEMORY: u64 = 32;
 
+/// Once twice as many were measured, one of so many is: to ask for a thread's processor time is a system call, four of them
+/// for each handshake.
+const ONE_OF: u64 = 8;
+
 /// Beside its cryptography a device's return costs an accept, a registration and a row to store: half as much again
 /// (276 µs for each connection where the handshake's steps take 190).
 const WHOLE_PER_MILLE: u64 = 1450;
@@ -33,6 +37,8 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 pub struct Capacity {
     /// How many handshakes are worked on at a time.
     parallel: u32,
+    /// How many handshakes were begun.
+    begun: AtomicU64,
     /// The mean cost in its lower 48 bits, nanoseconds; how many measurements it is of, up to [`MEMORY`], above.
     mean: AtomicU64,
 }
@@ -44,7 +50,14 @@ impl Capacity {
     #[must_use]
     pub fn new(parallel: usize) -> Self {
         let mean = AtomicU64::new(pack(1, nanoseconds(ASSUMED)));
-        Self { parallel: u32::try_from(parallel).unwrap_or(u32::MAX).max(1), mean }
+        let begun = AtomicU64::new(0);
+        Self { parallel: u32::try_from(parallel).unwrap_or(u32::MAX).max(1), begun, mean }
+    }
+
+    /// A handshake begins: whether what it costs is to be measured.
+    pub fn is_measured_now(&self) -> bool {
+        let before = self.begun.fetch_add(1, Ordering::Relaxed);
+        before < 2 * MEMORY || before.is_multiple_of(ONE_OF)
     }
 
     /// A full handshake took so much processor time.
@@ -117,6 +130,13 @@ mod tests {
         assert!(capacity.window(10_000, LEAST) > Duration::from_secs(100));
         capacity.note(Duration::from_micros(190));
         assert!(capacity.per_second() < 400, "one measurement is not believed alone");
+    }
+
+    #[test]
+    fn first_ones_are_all_measured_and_then_one_of_eight() {
+        let capacity = Capacity::new(1);
+        assert!((0..64).all(|_| capacity.is_measured_now()));
+        assert_eq!((0..800).filter(|_| capacity.is_measured_now()).count(), 100);
     }
 
     #[test]

@@ -15,7 +15,6 @@ mod scratch;
 
 use std::future::{Future as _, poll_fn};
 use std::io::{self, Read as _};
-use std::mem;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -26,8 +25,9 @@ use arc_swap::ArcSwap;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::capacity::Capacity;
 use crate::clock::{self, Now};
@@ -39,6 +39,7 @@ use crate::refusals::Refusals;
 use crate::registry::Registry;
 use crate::seats::{Seat, Seats};
 use crate::session::{Cause, Policy};
+use crate::threads::Homes;
 use crate::tls::{Progress, Tls, TlsSource};
 use crate::turns::Turns;
 use conversation::Conversation;
@@ -72,6 +73,8 @@ pub struct Link {
     pub proxies: Networks,
     /// Who was refused, said without flooding the log.
     pub refusals: Refusals,
+    /// Where sessions live once hands are shaken.
+    pub homes: Homes,
 }
 
 impl Link {
@@ -101,11 +104,17 @@ pub(crate) async fn serve(
         Ok(shaken) => {
             link.metrics.shaken(shaken.device.resumed, seconds);
             if !shaken.device.resumed {
-                link.capacity.note(shaken.cost);
+                shaken.cost.into_iter().for_each(|cost| link.capacity.note(cost));
             }
-            let mut connection = Connection::new(socket, address, shaken, link, seat, exit);
+            let home = link.homes.next().clone();
+            let connection = Connection::new(socket, address, shaken, link, seat, exit);
+            let mut connection = match connection.moved_to(&home) {
+                Ok(connection) => connection,
+                // As when the kernel has no memory; the device comes again by itself.
+                Err(fault) => return warn!(%address, "a connection was lost: {fault}"),
+            };
             // A block that captures, and no function that takes: a future keeps an argument and what it is moved to.
-            tokio::spawn(log::about(id, async move {
+            home.spawn(log::about(id, async move {
                 if let Some(cause) = connection.run().await {
                     // Boxed, or every session kept room for it.
                     Box::pin(connection.take_leave(cause)).await;
@@ -140,11 +149,14 @@ enum Due {
 struct Connection {
     socket: TcpStream,
     tls: Box<Tls>,
-    /// The beginning of a record that is not finished; empty nearly always.
-    rest: Box<[u8]>,
+    /// The beginning of a record that is not finished; there is none nearly always.
+    rest: Option<Box<Unfinished>>,
     unsent: Option<Box<Unsent>>,
     conversation: Conversation,
 }
+
+/// The beginning of a record.
+struct Unfinished(Vec<u8>);
 
 /// Records that the socket did not take; while there are any, nothing is read.
 struct Unsent {
@@ -161,13 +173,13 @@ impl Connection {
         seat: Seat,
         exit: Arc<Exit>,
     ) -> Self {
-        let Shaken { tls, device, rest, plaintext, closed, cost: _ } = shaken;
-        // It has held the device's certificates, and would keep their room until the device next speaks.
-        let rest = rest.into_boxed_slice();
+        let Shaken { tls, device, rest, plaintext, closed, unsent, cost: _ } = shaken;
+        let rest = kept(&rest);
         let now = clock::now();
         let conversation = Conversation::new(device, address, link, seat, exit, now);
         let mut connection = Self { socket, tls, rest, unsent: None, conversation };
         scratch::with(|scratch| {
+            scratch.records.extend_from_slice(&unsent);
             connection.conversation.hear(&plaintext, &mut scratch.frames, now);
             if closed {
                 connection.conversation.closed();
@@ -175,6 +187,13 @@ impl Connection {
             connection.send(scratch);
         });
         connection
+    }
+
+    /// The same, with its socket in the care of the thread that it is to live on.
+    fn moved_to(self, home: &Handle) -> io::Result<Self> {
+        let socket = self.socket.into_std()?;
+        let _entered = home.enter();
+        Ok(Self { socket: TcpStream::from_std(socket)?, ..self })
     }
 
     /// Until the session ends; with the cause for which leave is to be taken, if there is anybody left to take it of.
@@ -283,12 +302,14 @@ impl Connection {
     fn take(&mut self, len: usize, scratch: &mut Scratch, now: Now) -> Result<(), Cause> {
         let Scratch { read, records, frames } = scratch;
         let read = read.get_mut(..len).unwrap_or_default();
-        let mut joined = mem::take(&mut self.rest).into_vec();
-        let continued = !joined.is_empty();
-        if continued {
-            joined.extend_from_slice(read);
-        }
-        let incoming = if continued { joined.as_mut_slice() } else { &mut *read };
+        let mut joined = self.rest.take();
+        let incoming = match &mut joined {
+            Some(joined) => {
+                joined.0.extend_from_slice(read);
+                joined.0.as_mut_slice()
+            }
+            None => read,
+        };
         let conversation = &mut self.conversation;
         let taken = self.tls.take(incoming, records, |plaintext| conversation.hear(plaintext, frames, now));
         let (taken, progress) = taken.map_err(|fault| {
@@ -297,23 +318,22 @@ impl Connection {
             self.write(records);
             Cause::Lost
         })?;
-        if continued {
-            joined.drain(..taken);
-            self.rest = joined.into_boxed_slice();
-        } else {
-            self.rest = read.get(taken..).unwrap_or_default().into();
-        }
+        let rest = incoming.get(taken..).unwrap_or_default();
         if progress == Progress::PeerClosed {
             self.conversation.closed();
         }
-        if self.rest.len() > MAX_REST { Err(Cause::Lost) } else { Ok(()) }
+        if rest.len() > MAX_REST {
+            return Err(Cause::Lost);
+        }
+        self.rest = kept(rest);
+        Ok(())
     }
 
     /// Makes records of the frames and gives them to the socket.
     fn send(&mut self, scratch: &mut Scratch) {
         let Scratch { frames, records, .. } = scratch;
         for frame in frames.records(self.conversation.dialect()) {
-            if let Err(fault) = self.tls.say(frame, &mut self.rest, records) {
+            if let Err(fault) = self.tls.say(frame, rest_of(&mut self.rest), records) {
                 debug!("TLS failed: {fault}");
                 self.conversation.failed();
             }
@@ -356,7 +376,7 @@ impl Connection {
     async fn take_leave(&mut self, cause: Cause) {
         let mut records = self.unsent.take().map_or_else(Vec::new, |unsent| unsent.records);
         let before = records.len();
-        self.tls.close(&mut self.rest, &mut records);
+        self.tls.close(rest_of(&mut self.rest), &mut records);
         self.conversation.count_sent(records.len() - before);
         let _ = farewell::write_all(&self.socket, &records).await;
         // One that was sent away for its descriptor has to give it back now.
@@ -364,6 +384,15 @@ impl Connection {
             farewell::hear_out(&self.socket).await;
         }
     }
+}
+
+/// What is left of what came, in no more room than it takes.
+fn kept(rest: &[u8]) -> Option<Box<Unfinished>> {
+    (!rest.is_empty()).then(|| Box::new(Unfinished(rest.to_vec())))
+}
+
+fn rest_of(kept: &mut Option<Box<Unfinished>>) -> &mut [u8] {
+    kept.as_mut().map_or(&mut [], |rest| &mut rest.0)
 }
 
 /// Reads once. A read that fell short has emptied the socket, and readiness comes as an edge: so it is over, and a second
@@ -388,10 +417,10 @@ mod tests {
         size_of::<F>()
     }
 
-    /// With tokio's own part and the log's, the task of a session that waits fits six blocks of 128 bytes, as tokio aligns it.
+    /// With tokio's own part and the log's, the task of a session that waits fits five blocks of 128 bytes, as tokio aligns it.
     #[test]
     fn waiting_session_is_small() {
         let size = size(|mut connection| async move { connection.run().await });
-        assert!(size <= 576, "{size}");
+        assert!(size <= 504, "{size}");
     }
 }

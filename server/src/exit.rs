@@ -14,7 +14,8 @@ pub struct Exit(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    order: Option<Order>,
+    /// Boxed, since every connection keeps room for one and nearly none is given any.
+    order: Option<Box<Order>>,
     /// The task that waits: only one does at a time, the connection's.
     waiting: Option<Waker>,
 }
@@ -33,7 +34,7 @@ impl Exit {
     pub fn order(&self, cause: Cause, retry_after: Duration) {
         let waiting = {
             let mut state = self.lock();
-            state.order.get_or_insert(Order { cause, retry_after });
+            state.order.get_or_insert_with(|| Box::new(Order { cause, retry_after }));
             mem::take(&mut state.waiting)
         };
         // Not under the lock: the task may run at once, and look.
@@ -42,7 +43,7 @@ impl Exit {
 
     /// The order, if one was given.
     pub(crate) fn given(&self) -> Option<Order> {
-        self.lock().order
+        self.lock().order.as_deref().copied()
     }
 
     /// Waits for the order.
@@ -53,8 +54,8 @@ impl Exit {
     /// The order; the task that asked last is woken when it comes.
     pub(crate) fn poll_ordered(&self, context: &Context<'_>) -> Poll<Order> {
         let mut state = self.lock();
-        if let Some(order) = state.order {
-            return Poll::Ready(order);
+        if let Some(order) = state.order.as_deref() {
+            return Poll::Ready(*order);
         }
         if !state.waiting.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             state.waiting = Some(context.waker().clone());

@@ -25,6 +25,7 @@ pub mod registry;
 pub mod seats;
 pub mod session;
 pub mod store;
+pub mod threads;
 pub mod tls;
 pub mod turns;
 pub mod webhook;

@@ -50,6 +50,10 @@ pub fn raise_descriptor_limit() -> usize {
 /// Accepts until it is dropped.
 pub(crate) async fn accept(listener: TcpListener, link: Arc<Link>) {
     let mut ids = ConnectionIds::new(clock::now());
+    if let Err(fault) = tune(&listener) {
+        // Only what is no TCP socket refuses these, and that is no port.
+        warn!("the device port takes no options: {fault}");
+    }
     loop {
         match listener.accept().await {
             Ok((socket, address)) => {
@@ -66,10 +70,6 @@ pub(crate) async fn accept(listener: TcpListener, link: Arc<Link>) {
 }
 
 fn seat(socket: TcpStream, address: SocketAddr, id: ConnectionId, link: &Arc<Link>) {
-    if let Err(fault) = tune(&socket) {
-        // Only a socket that is gone already refuses these.
-        return debug!(%address, "gone at once: {fault}");
-    }
     if link.proxies.contain(address.ip()) {
         tokio::spawn(log::about(id, introduction::serve(socket, address, id, Arc::clone(link))));
         return;
@@ -100,9 +100,11 @@ fn take_seat(address: SocketAddr, exit: &Arc<Exit>, link: &Link) -> Option<Seat>
     Some(seat)
 }
 
-fn tune(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    SockRef::from(socket).set_tcp_user_timeout(Some(USER_TIMEOUT))
+/// Sets what every connection is to have on the port, from which Linux hands it on: two system calls less for each.
+fn tune(port: &TcpListener) -> io::Result<()> {
+    let port = SockRef::from(port);
+    port.set_tcp_nodelay(true)?;
+    port.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
 fn is_shortage(fault: &io::Error) -> bool {
@@ -137,9 +139,9 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a real socket is what is tested")]
     async fn accepted_socket_says_nothing_by_itself_and_notices_a_vanished_device() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        tune(&listener).unwrap();
         let _device = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        tune(&accepted).unwrap();
         let socket = SockRef::from(&accepted);
         assert!(socket.tcp_nodelay().unwrap() && !socket.keepalive().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(120)));

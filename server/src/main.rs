@@ -14,6 +14,10 @@ use moorline_server::metrics::Metrics;
 use moorline_server::store;
 use tracing::error;
 
+/// How many tasks a thread that shakes hands runs before it looks at its sockets again: with thousands before it, one that has
+/// begun is to go on as soon as its answer is there.
+const TASKS_BETWEEN_LOOKS: u32 = 4;
+
 /// EX_CONFIG of sysexits.h.
 const WRONG_CONFIGURATION: u8 = 78;
 
@@ -145,8 +149,9 @@ fn serve(arguments: &Arguments, environment: Environment) -> ExitCode {
 
 fn run(config: Config, credentials: Option<PathBuf>, metrics: Metrics) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // One more than may be busy with a handshake, so that the sessions that stand always have a thread.
-        .worker_threads(config.handshakes + 1)
+        // For handshakes; sessions and operators have threads of their own.
+        .worker_threads(config.handshakes)
+        .event_interval(TASKS_BETWEEN_LOOKS)
         .enable_all()
         .build()
         .map_err(|fault| Failure::Start(format!("no threads: {fault}")))?;

@@ -470,6 +470,6 @@ mod tests {
     /// What a session costs beside TLS: SPECIFICATION.md promises the sum.
     #[test]
     fn session_is_small() {
-        assert!(size_of::<Session>() <= 232, "{}", size_of::<Session>());
+        assert!(size_of::<Session>() <= 184, "{}", size_of::<Session>());
     }
 }

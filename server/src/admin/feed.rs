@@ -128,6 +128,13 @@ impl Feed {
     }
 
     async fn read_new(&self) -> Result<(), StoreError> {
+        if self.tidings.receiver_count() == 0 {
+            // Nothing is made ready for nobody: in a storm that is much of what the server does beside cryptography, and
+            // whoever comes reads from the store what is before the floor.
+            let newest = self.newest().await?;
+            *self.lock() = Ready { floor: newest, events: VecDeque::new() };
+            return Ok(());
+        }
         loop {
             let newest = self.lock().newest();
             let page = self.read(newest, None).await?;
@@ -229,6 +236,7 @@ mod tests {
         let feed = feed();
         store(&feed, &vec![1; 300]);
         let old = Feed::new(Arc::clone(&feed.store), Arc::default(), Counts::default()).unwrap();
+        let _following = old.join();
         store(&old, &[1, 2, 1]);
         old.read_new().await.unwrap();
         assert_eq!(old.lock().events.len(), 3);
@@ -242,6 +250,7 @@ mod tests {
     #[tokio::test]
     async fn memory_is_bounded_and_nobody_misses_anything() {
         let feed = feed();
+        let following = feed.join();
         let many = READY + 1000;
         store(&feed, &vec![1; many]);
         feed.read_new().await.unwrap();
@@ -249,6 +258,12 @@ mod tests {
         assert_eq!(feed.lock().floor, 1000);
         let all: Vec<_> = (1..=i64::try_from(many).unwrap()).collect();
         assert_eq!(all_after(&feed, 0, None).await, all);
+        drop(following);
+        store(&feed, &[1]);
+        feed.read_new().await.unwrap();
+        assert_eq!(feed.lock().events.capacity(), 0, "nothing is kept for nobody");
+        let _following = feed.join();
+        assert_eq!(all_after(&feed, 0, None).await.len(), many + 1);
     }
 
     #[test]

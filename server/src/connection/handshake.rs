@@ -39,8 +39,11 @@ pub(super) struct Shaken {
     pub(super) plaintext: Vec<u8>,
     /// And with that the device closed its half: it only waits for the answers.
     pub(super) closed: bool,
-    /// The processor time that its steps took.
-    pub(super) cost: Duration,
+    /// What the handshake has still to send. The device's first words come along with the end of its part, as a rule: their
+    /// answer then goes with this, in one segment and by one system call.
+    pub(super) unsent: Vec<u8>,
+    /// The processor time that its steps took, if that was measured.
+    pub(super) cost: Option<Duration>,
 }
 
 /// A handshake that did not.
@@ -58,14 +61,16 @@ pub(super) async fn shake(socket: &TcpStream, address: SocketAddr, link: &Link) 
     let tls = link.tls.accept().map_err(|fault| refused("internal", fault.to_string()))?;
     let mut tls = Box::new(tls);
     let mut plaintext = Vec::new();
-    let (progress, cost) = finish(socket, link, turn, &mut tls, &mut incoming, &mut plaintext).await?;
-    let closed = progress == Progress::PeerClosed;
+    let Finished { closed, cost, unsent } =
+        finish(socket, link, turn, &mut tls, &mut incoming, &mut plaintext).await?;
     let judged = link.tls.judge(&mut tls, clock::now()).map_err(|refusal| (refusal, Rejection::Certificate));
     match judged.and_then(|device| named_well(device, link)) {
-        Ok(device) => Ok(Shaken { tls, device: Box::new(device), rest: incoming, plaintext, closed, cost }),
+        Ok(device) => {
+            Ok(Shaken { tls, device: Box::new(device), rest: incoming, plaintext, closed, unsent, cost })
+        }
         Err((refusal, rejection)) => {
             let resumed = tls.is_resumed();
-            turn_away(socket, link, &mut tls, &mut incoming, rejection).await;
+            turn_away(socket, link, &mut tls, &mut incoming, unsent, rejection).await;
             Err(Failure::Refused { refusal, resumed })
         }
     }
@@ -108,8 +113,14 @@ async fn begin(
     }
 }
 
-/// Goes on from the ClientHello to the end of the handshake, and says what that cost; what came behind it is added to
-/// `plaintext`.
+/// How the steps of a handshake ended.
+struct Finished {
+    closed: bool,
+    cost: Option<Duration>,
+    unsent: Vec<u8>,
+}
+
+/// Goes on from the ClientHello to the end of the handshake; what came behind it is added to `plaintext`.
 async fn finish(
     socket: &TcpStream,
     link: &Link,
@@ -117,8 +128,9 @@ async fn finish(
     tls: &mut Tls,
     incoming: &mut Vec<u8>,
     plaintext: &mut Vec<u8>,
-) -> Result<(Progress, Duration), Failure> {
-    let (mut until, mut cost) = (after(HANDSHAKE), Duration::ZERO);
+) -> Result<Finished, Failure> {
+    let mut until = after(HANDSHAKE);
+    let mut cost = link.capacity.is_measured_now().then_some(Duration::ZERO);
     let mut turn = Some(first);
     loop {
         let asked = clock::now().instant;
@@ -128,22 +140,28 @@ async fn finish(
                 None => link.turns.go_on().await,
             };
             until += clock::now().instant.saturating_duration_since(asked);
-            let before = clock::processor();
+            let before = cost.map(|_| clock::processor());
             let step = step(tls, incoming, plaintext);
-            cost += clock::processor().saturating_sub(before);
+            if let (Some(cost), Some(before)) = (&mut cost, before) {
+                *cost += clock::processor().saturating_sub(before);
+            }
             step
         };
+        match progress {
+            Ok(Progress::PeerClosed) if tls.is_handshaking() => return Err(Failure::Gone { quiet: false }),
+            Ok(over @ (Progress::Open | Progress::PeerClosed)) => {
+                return Ok(Finished { closed: over == Progress::PeerClosed, cost, unsent: outgoing });
+            }
+            Ok(Progress::Handshaking) | Err(_) => {}
+        }
         link.metrics.bytes_sent(outgoing.len());
         // A device that does not take it will not answer it either, which is seen below.
         let _ = farewell::write_all(socket, &outgoing).await;
-        match progress.map_err(|refusal| Failure::Refused { refusal, resumed: false })? {
-            Progress::PeerClosed if tls.is_handshaking() => return Err(Failure::Gone { quiet: false }),
-            over @ (Progress::Open | Progress::PeerClosed) => return Ok((over, cost)),
-            Progress::Handshaking => {
-                let read = timeout_at(until, read_record(socket, link, incoming)).await;
-                read.unwrap_or_else(|_| Err(slow("the handshake was not over within 20 s")))?;
-            }
+        if let Err(refusal) = progress {
+            return Err(Failure::Refused { refusal, resumed: false });
         }
+        let read = timeout_at(until, read_record(socket, link, incoming)).await;
+        read.unwrap_or_else(|_| Err(slow("the handshake was not over within 20 s")))?;
     }
 }
 
@@ -202,7 +220,7 @@ async fn read_more(socket: &TcpStream, link: &Link, incoming: &mut Vec<u8>) -> R
 
 fn read_what_is_there(socket: &TcpStream, link: &Link, incoming: &mut Vec<u8>) -> io::Result<usize> {
     scratch::with(|scratch| {
-        let len = socket.try_read(&mut scratch.read)?;
+        let len = super::read_what_is_there(socket, &mut scratch.read)?;
         incoming.extend_from_slice(scratch.read.get(..len).unwrap_or_default());
         link.metrics.bytes_received(len);
         Ok(len)
@@ -224,7 +242,14 @@ fn named_well(device: Device, link: &Link) -> Result<Device, (Refusal, Rejection
 
 /// Tells a device whose handshake is over that it is not taken in. TLS has no alert for that any more, so a native device
 /// is told in its own words; a classic one, which has asked nothing yet, knows none.
-async fn turn_away(socket: &TcpStream, link: &Link, tls: &mut Tls, rest: &mut [u8], rejection: Rejection) {
+async fn turn_away(
+    socket: &TcpStream,
+    link: &Link,
+    tls: &mut Tls,
+    rest: &mut [u8],
+    mut records: Vec<u8>,
+    rejection: Rejection,
+) {
     let dialect = if tls.alpn().is_some() { Dialect::Native } else { Dialect::Classic };
     let now = clock::now();
     let mut session = Session::new(dialect, None, link.policy.load_full(), now);
@@ -232,7 +257,7 @@ async fn turn_away(socket: &TcpStream, link: &Link, tls: &mut Tls, rest: &mut [u
         Dialect::Native => session.reject(rejection),
         Dialect::Classic => session.end(Cause::Refused(rejection), Duration::ZERO),
     }
-    let (mut frame, mut records) = ([0; MAX_TRANSMIT], Vec::new());
+    let mut frame = [0; MAX_TRANSMIT];
     if let Some(len) = session.poll_transmit(&mut frame, now) {
         let said = tls.say(frame.get(..len).unwrap_or_default(), rest, &mut records);
         said.unwrap_or_else(|fault| debug!("TLS failed: {fault}"));

@@ -3,16 +3,17 @@
 //! A device that tells its longest silence by Interval wants to learn how long the carrier's NAT remembers its flow. What it
 //! says itself after a silence opens a new mapping in many NATs and so proves nothing; what the server says to it does.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-/// See the module.
+/// See the module. Lengths are in milliseconds, as they are granted; every session keeps them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
     heard_at: Instant,
     /// The longest that is waited out.
-    patience: Duration,
+    patience_ms: u32,
     /// The longest that the device told, after which it is asked; `None`: it told none, and is never asked.
-    told: Option<Duration>,
+    told_ms: Option<NonZeroU32>,
     /// How often it was asked since it was heard; never more than twice, its patience being two and a half silences.
     asked: u8,
     /// The token of the last question: one byte on the wire, always.
@@ -29,8 +30,8 @@ pub(super) enum Due {
 }
 
 impl Silence {
-    pub(super) const fn new(heard_at: Instant, patience: Duration) -> Self {
-        Self { heard_at, patience, told: None, asked: 0, token: 0 }
+    pub(super) fn new(heard_at: Instant, patience: Duration) -> Self {
+        Self { heard_at, patience_ms: milliseconds(patience), told_ms: None, asked: 0, token: 0 }
     }
 
     /// Something came. Its answer goes out in the same breath, so the silence of both sides begins here.
@@ -40,20 +41,21 @@ impl Silence {
     }
 
     /// Waits out silences of this length from now on.
-    pub(super) const fn wait_out(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub(super) fn wait_out(&mut self, patience: Duration) {
+        self.patience_ms = milliseconds(patience);
     }
 
     /// The device told its longest silence.
     pub(super) fn told(&mut self, longest: Duration) {
-        self.told = Some(longest);
-        self.patience = patience(longest);
+        self.told_ms = NonZeroU32::new(milliseconds(longest));
+        self.wait_out(patience(longest));
     }
 
     /// When [`Self::due`] has something.
     pub(super) fn deadline(&self) -> Instant {
         let end = self.end();
-        self.told.map_or(end, |told| end.min(self.heard_at + told * (u32::from(self.asked) + 1)))
+        let told = self.told_ms.map(|told| Duration::from_millis(told.get().into()));
+        told.map_or(end, |told| end.min(self.heard_at + told * (u32::from(self.asked) + 1)))
     }
 
     /// What is to be done now that `now` has come. A question breaks the silence as an answer does: a device whose TCP
@@ -72,11 +74,16 @@ impl Silence {
     }
 
     fn end(&self) -> Instant {
-        self.heard_at + self.patience
+        self.heard_at + Duration::from_millis(self.patience_ms.into())
     }
 }
 
 /// A device is let go after two and a half of its longest silences: one heartbeat may be lost, and the next one late.
 pub(super) fn patience(longest: Duration) -> Duration {
     longest * 5 / 2
+}
+
+/// Bounded by 49 days, where no silence is longer than a few.
+fn milliseconds(length: Duration) -> u32 {
+    u32::try_from(length.as_millis()).unwrap_or(u32::MAX)
 }
