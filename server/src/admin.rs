@@ -16,6 +16,7 @@ mod health;
 mod heartbeat;
 mod history;
 mod import;
+mod nodes;
 mod openapi;
 mod page;
 mod problem;
@@ -36,6 +37,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 
 use crate::access::Gate;
+use crate::cluster::Cluster;
 use crate::metrics::{self, Metrics};
 use crate::registry::Registry;
 use crate::store::{Store, Writer};
@@ -62,6 +64,8 @@ pub struct Operators {
     pub readiness: Arc<Readiness>,
     /// Held by whoever changes something.
     pub changes: Arc<Mutex<()>>,
+    /// The other servers that share the fleet, if there are any.
+    pub cluster: Option<Arc<Cluster>>,
     /// Held by whoever takes a backup.
     pub backup: Arc<tokio::sync::Mutex<()>>,
 }
@@ -102,6 +106,7 @@ fn router(operators: Operators, gate: Arc<Gate>) -> Router {
         .route("/api/devices/{imei}", get(devices::one))
         .route("/api/openapi.json", get(openapi::description))
         .route("/api/backup", post(backup::make))
+        .route("/api/nodes", get(nodes::list))
         .route("/api/fleet", get(history::fleet))
         .route("/api/devices/{imei}/history", get(history::device))
         .route("/api/devices/{imei}/state", put(standing::set))

@@ -111,7 +111,7 @@ impl App {
         let tls = TlsSource::new(&config.tls)?;
         // Before the store, which a second server by mistake must not touch.
         let Ports { devices, operators, operators_socket } = Ports::open(&config)?;
-        let fleet = Fleet::open(&config, &metrics)?;
+        let fleet = Fleet::open(&config, &metrics).await?;
         let webhook = start_webhook(&config, &fleet, &metrics);
         let handshakes = Arc::new(Capacity::new(config.handshakes.min(cores())));
         let threads =
@@ -244,6 +244,7 @@ fn served(link: &Link, fleet: &Fleet, readiness: &Arc<Readiness>) -> Result<Oper
         metrics: Arc::clone(&link.metrics),
         readiness: Arc::clone(readiness),
         changes: Arc::default(),
+        cluster: fleet.cluster.clone(),
         backup: Arc::default(),
     })
 }

@@ -13,6 +13,7 @@ use moorline_config::{Document, HumanDuration, Mistakes, Section};
 
 use crate::access::Access;
 use crate::clock;
+use crate::cluster::ClusterSettings;
 use crate::log::Format;
 use crate::proxy::Networks;
 use crate::session::{Binding, LEAST, LONGEST, Policy};
@@ -63,6 +64,8 @@ pub struct Config {
     pub retention: Retention,
     /// Where events are posted to, if anywhere.
     pub webhook: Option<WebhookSettings>,
+    /// What several servers share the fleet by; `None`: this is the only one.
+    pub cluster: Option<ClusterSettings>,
     /// How the log's lines look.
     pub log: Format,
     /// What is right, and yet worth a warning.
@@ -118,6 +121,7 @@ impl Config {
             ("store.history", self.retention.history != newer.retention.history),
             ("log.format", self.log != newer.log),
             ("webhook", self.webhook != newer.webhook),
+            ("cluster", self.cluster != newer.cluster),
         ];
         changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
     }
@@ -136,6 +140,8 @@ fn read_document(document: &Document, file: &Path, credentials: Option<&Path>) -
     let database = path(&store, "path").unwrap_or_else(|| "/var/lib/moorline-server/fleet.db".into());
     let webhook = WebhookSettings::read(&root.section("webhook"), credentials, &database);
     let exposing = webhook.as_ref().and_then(WebhookSettings::warning);
+    let cluster = ClusterSettings::read(&root.section("cluster"));
+    let plain = cluster.as_ref().and_then(ClusterSettings::warning);
     let log = root.section("log").choice("format", &[("text", Format::Text), ("json", Format::Json)]);
     let (operators, operators_socket) = read_operators(&listen);
     let access =
@@ -143,7 +149,13 @@ fn read_document(document: &Document, file: &Path, credentials: Option<&Path>) -
     let config = Config {
         file: file.to_owned(),
         devices: address(&listen, "devices").unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 9089).into()),
-        warnings: access.warning(operators).into_iter().chain(everybody(&proxies)).chain(exposing).collect(),
+        warnings: access
+            .warning(operators)
+            .into_iter()
+            .chain(everybody(&proxies))
+            .chain(exposing)
+            .chain(plain)
+            .collect(),
         proxies,
         operators,
         operators_socket,
@@ -155,6 +167,7 @@ fn read_document(document: &Document, file: &Path, credentials: Option<&Path>) -
         retention: read_retention(&store),
         store: database,
         webhook,
+        cluster,
         log: log.unwrap_or(Format::Text),
     };
     (config, tls_is_right)
@@ -284,7 +297,7 @@ pub fn describe(config: &Config) -> String {
          operators are let in {operators}\n\
          certificate {certificate}, key {key}\n\
          {balancers}devices' certificates come from {ca}, revocation list: {crl}\n\
-         devices are known in {store}{state}{events}",
+         devices are known in {known}{events}",
         file = config.file.display(),
         devices = config.devices,
         versions = if tls.admit_tls12 { "1.3 and 1.2" } else { "1.3" },
@@ -301,9 +314,16 @@ pub fn describe(config: &Config) -> String {
         certificate = tls.certificate.display(),
         key = tls.key.display(),
         ca = tls.client_ca.display(),
-        store = config.store.display(),
-        state = if fs::exists(&config.store).unwrap_or(false) { "" } else { ", which is made at the start" },
+        known = describe_store(config),
     )
+}
+
+fn describe_store(config: &Config) -> String {
+    if let Some(cluster) = &config.cluster {
+        return format!("NATS at {}, where this is node {}", cluster.shown(), cluster.node());
+    }
+    let state = if fs::exists(&config.store).unwrap_or(false) { "" } else { ", which is made at the start" };
+    format!("{}{state}", config.store.display())
 }
 
 fn describe_operators(config: &Config) -> String {

@@ -9,6 +9,7 @@ pub mod app;
 pub mod capacity;
 pub mod client_hello;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod ctl;

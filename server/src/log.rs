@@ -49,7 +49,7 @@ impl Drop for Log {
 /// # Errors
 /// The filter cannot be understood, or there are no threads.
 pub fn start(filter: Option<&str>, journal: bool, format: Format) -> Result<Log, String> {
-    let filter = EnvFilter::try_new(filter.unwrap_or("info"))
+    let filter = EnvFilter::try_new(filter.unwrap_or("info,async_nats=warn"))
         .map_err(|fault| format!("MOORLINE_LOG cannot be understood: {fault}"))?;
     let lost = Counter::default();
     let counting = lost.clone();

@@ -13,6 +13,7 @@
 
 mod certificates;
 mod decisions;
+mod elsewhere;
 mod history;
 mod lineage;
 mod listing;
@@ -41,6 +42,7 @@ use crate::store::{Device, Ended, Event, Fleet, Kind, LastSession, Queue, Report
 pub use certificates::ByRemaining;
 pub use decisions::Outdated;
 use decisions::marks;
+pub use elsewhere::node_of;
 use lineage::Lineage;
 pub use listing::{Counts, Earlier, Filter, Page, Shown, Standing};
 pub use refused::Refused;
@@ -70,7 +72,13 @@ struct State {
     /// What was decided of single devices, also of those that never came.
     settings: BTreeMap<Imei, Settings>,
     register: Register,
+    /// Which node this is, where there are several.
+    node: Option<u8>,
+    /// What the nodes are called.
+    node_names: BTreeMap<u8, Arc<str>>,
     online: usize,
+    /// How many sessions each other node holds.
+    elsewhere: BTreeMap<u8, usize>,
     blocked: usize,
     quarantined: usize,
     never_seen: usize,
@@ -81,7 +89,7 @@ struct State {
     /// The most that were online at once, those that the last server left included.
     most_online: usize,
     next_session_id: u64,
-    /// Ids below this one are reserved in the store.
+    /// Ids below this one are reserved in the store. Among several nodes none are: see [`node_of`].
     reserved: u64,
     texts: SharedTexts,
 }
@@ -168,7 +176,10 @@ impl Registry {
             devices: BTreeMap::new(),
             settings: BTreeMap::new(),
             register,
+            node: fleet.node,
+            node_names: BTreeMap::new(),
             online: 0,
+            elsewhere: BTreeMap::new(),
             blocked: 0,
             quarantined: 0,
             never_seen: 0,
@@ -181,11 +192,16 @@ impl Registry {
         };
         for mut device in fleet.devices {
             state.texts.share_in(&mut device);
-            if was_left(&device) {
-                state.most_online += 1;
-            }
-            if device.session.ended.is_none() {
-                end_ghost(&mut device, &mut state.texts, &queue, now);
+            state.meet(device.session.id);
+            if state.is_own(device.session.id) {
+                if was_left(&device) {
+                    state.most_online += 1;
+                }
+                if device.session.ended.is_none() {
+                    end_ghost(&mut device, &mut state.texts, &queue, now);
+                }
+            } else if device.session.ended.is_none() {
+                state.count_elsewhere(device.session.id);
             }
             let report = fleet.reports.remove(&device.imei).map(Box::new);
             let lineage = Lineage::default();
@@ -280,6 +296,9 @@ impl Registry {
     /// Gives the ids back that were reserved and not used: for the end, when no more sessions begin.
     pub fn release_ids(&self) {
         let mut state = self.lock();
+        if state.node.is_some() {
+            return;
+        }
         // Should one begin all the same, it reserves anew.
         state.reserved = state.next_session_id;
         self.queue.put_next_session_id(state.next_session_id);
@@ -311,12 +330,17 @@ impl Registry {
     /// Ends the session that a new one takes over from.
     fn replace(&self, state: &mut State, imei: Imei, newcomer: SocketAddr, now: Now) {
         let Some(entry) = state.devices.get_mut(&imei) else { return };
-        let Some(older) = entry.online.take() else { return };
-        older.exit.order(Cause::Replaced, Duration::ZERO);
-        state.online -= 1;
         let text = format!("a newer session from {} took over", newcomer);
-        let ending = Ending::new(Kind::Replaced, Cause::Replaced.as_str(), text);
-        self.end_session(state, &older.presence, ending, now);
+        match entry.online.take() {
+            Some(older) => {
+                older.exit.order(Cause::Replaced, Duration::ZERO);
+                state.online -= 1;
+                let ending = Ending::new(Kind::Replaced, Cause::Replaced.as_str(), text);
+                self.end_session(state, &older.presence, ending, now);
+            }
+            None if entry.is_online() => self.replace_elsewhere(state, imei, text, now),
+            None => {}
+        }
     }
 
     fn take_off(&self, state: &mut State, presence: &Presence, ending: Ending, now: Now) {
@@ -354,9 +378,7 @@ impl Registry {
         now: Now,
     ) -> Arc<Presence> {
         let (imei, dialect) = (registration.imei, peer.dialect);
-        let id = state.next_session_id;
-        state.next_session_id += 1;
-        state.reserve_ids(&self.queue);
+        let id = state.new_session_id(&self.queue);
         let presence = Arc::new(Presence { session_id: id, imei, last_seen_ms: AtomicI64::new(now.utc_ms) });
         let online = Some(Online { presence: Arc::clone(&presence), exit });
         let former = state.devices.remove(&imei).map(|entry| *entry);
@@ -396,6 +418,13 @@ impl fmt::Debug for Registry {
     }
 }
 
+impl Entry {
+    /// Here or at another node.
+    const fn is_online(&self) -> bool {
+        self.device.session.ended.is_none()
+    }
+}
+
 impl State {
     fn is_current(&self, presence: &Presence) -> bool {
         let online = self.devices.get(&presence.imei).and_then(|entry| entry.online.as_ref());
@@ -409,7 +438,7 @@ impl State {
 
     /// Keeps the reservation ahead of the ids in use, in steps, so that a crash never lets an id be used twice.
     fn reserve_ids(&mut self, queue: &Queue) {
-        if self.reserved < self.next_session_id + RESERVED_IDS / 2 {
+        if self.node.is_none() && self.reserved < self.next_session_id + RESERVED_IDS / 2 {
             self.reserved = self.next_session_id + RESERVED_IDS;
             queue.put_next_session_id(self.reserved);
         }

@@ -112,6 +112,8 @@ pub struct Fleet {
     pub reports: BTreeMap<Imei, Report>,
     /// No session had this id or a higher one.
     pub next_session_id: u64,
+    /// Which node this is, where several servers share the fleet.
+    pub node: Option<u8>,
 }
 
 /// Which events are wanted.

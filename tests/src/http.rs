@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
+use ureq::http::Request;
 
 use crate::failure::Failure;
 use crate::process::PATIENCE;
@@ -54,12 +55,27 @@ impl Operators {
         self,
         path: &str,
         what: &str,
+        pick: impl FnMut(&Value) -> Option<T>,
+    ) -> Result<T, Failure> {
+        self.wait_within(PATIENCE, path, what, pick)
+    }
+
+    /// As [`Self::wait_until`], but not longer than `patience`.
+    ///
+    /// # Errors
+    /// It did not in time.
+    #[track_caller]
+    pub fn wait_within<T>(
+        self,
+        patience: Duration,
+        path: &str,
+        what: &str,
         mut pick: impl FnMut(&Value) -> Option<T>,
     ) -> Result<T, Failure> {
         // HTTP brings no event to wait for, so the channel that nobody sends on keeps the pace.
         let (_silent, pace) = mpsc::channel::<()>();
         let mut last = String::from("no answer");
-        for _ in 0..PATIENCE.as_millis() / PACE.as_millis() {
+        for _ in 0..patience.as_millis() / PACE.as_millis() {
             match self.json(path) {
                 Ok(value) => match pick(&value) {
                     Some(found) => return Ok(found),
@@ -70,6 +86,37 @@ impl Operators {
             let _ = pace.recv_timeout(PACE);
         }
         Err(Failure::new(format!("{path} does not show {what}; last seen: {last}")))
+    }
+
+    /// Sends what changes something; the answer, whether it was done or not.
+    ///
+    /// # Errors
+    /// No answer, or no JSON.
+    #[track_caller]
+    pub fn send(self, method: &str, path: &str, body: Option<&str>) -> Result<Value, Failure> {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let request = Request::builder().method(method).uri(self.url(path));
+        let request = request.header("Content-Type", "application/json");
+        let mut answer = agent.run(request.body(body.unwrap_or_default().to_owned())?)?;
+        Ok(serde_json::from_str(&answer.body_mut().read_to_string()?)?)
+    }
+
+    /// Asks for `path` until it is refused for a reason that `is_it` knows.
+    ///
+    /// # Errors
+    /// It was not within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait_refused(self, path: &str, is_it: impl Fn(&str) -> bool) -> Result<String, Failure> {
+        let (_silent, pace) = mpsc::channel::<()>();
+        for _ in 0..PATIENCE.as_millis() / PACE.as_millis() {
+            let answer = self.send("GET", path, None)?;
+            let text = answer["reasons"].to_string();
+            if is_it(&text) {
+                return Ok(text);
+            }
+            let _ = pace.recv_timeout(PACE);
+        }
+        Err(Failure::new(format!("{path} is not refused for that")))
     }
 
     /// What the list of devices says of one; `null` when it is not in it.

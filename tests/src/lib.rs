@@ -24,6 +24,7 @@ pub mod load;
 pub mod measure;
 pub mod modem;
 pub mod name_server;
+pub mod nats;
 pub mod network;
 pub mod pair;
 pub mod process;

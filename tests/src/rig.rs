@@ -222,6 +222,12 @@ impl ServerSetup {
         self
     }
 
+    /// One of several servers that share a fleet: under this name, in these NATS servers, each row in one of them.
+    pub fn node(mut self, name: &str, nats: &[String]) -> Self {
+        self.0.settings.set_list("cluster.nats", nats);
+        self.set("cluster.node", name).set_number("cluster.replicas", 1)
+    }
+
     /// Gives it another certificate.
     pub fn certified(self, by: &Credentials) -> Self {
         self.set("tls.certificate", by.certificate.display()).set("tls.key", by.key.display())

@@ -26,6 +26,15 @@ impl Settings {
         self.put(key, value.to_string());
     }
 
+    /// The same for a list of strings.
+    ///
+    /// # Panics
+    /// When the key names no section.
+    pub fn set_list(&mut self, key: &str, values: &[String]) {
+        let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+        self.put(key, format!("[{}]", values.join(", ")));
+    }
+
     fn put(&mut self, key: &str, value: String) {
         let (section, key) = key.split_once('.').expect("every setting is in a section");
         self.0.entry(section.to_owned()).or_default().insert(key.to_owned(), value);

@@ -1,7 +1,7 @@
 //! How operators change what is decided of a device: on the disk first, then in memory, so that what was answered holds. One
 //! change comes after the other, and bodies are bounded in length and time.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
@@ -29,7 +29,8 @@ pub(super) async fn change(
     imei: Imei,
     edit: impl Fn(Settings) -> Settings + Send + 'static,
 ) -> Result<Json<DeviceView>, Problem> {
-    alone(operators, move |operators| {
+    let (registry, cluster) = (Arc::clone(&operators.registry), operators.cluster.clone());
+    let changed = alone(operators, move |operators| {
         let Operators { registry, store, .. } = operators;
         loop {
             let before = registry.settings(imei).ok_or_else(|| devices::unknown(imei))?;
@@ -45,9 +46,15 @@ pub(super) async fn change(
                 break;
             }
         }
-        devices::find(registry, imei).map(|shown| Json(shown.into()))
-    })
-    .await
+        devices::find(registry, imei)
+    });
+    let shown = changed.await?;
+    // What was answered holds, at whichever server the device is.
+    if let Some((cluster, node)) = cluster.zip(registry.holder(imei)) {
+        let settled = cluster.settled(node, imei, shown.settings.revision).await;
+        settled.map_err(|unanswered| Problem::elsewhere(&unanswered))?;
+    }
+    Ok(Json(shown.into()))
 }
 
 /// Does what waits for the disk, while no other change is made; whoever asked may hang up meanwhile without leaving half of it.

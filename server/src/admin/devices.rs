@@ -71,6 +71,8 @@ pub(super) struct DeviceView {
     modem: Option<String>,
     tls: Option<String>,
     session_id: Option<u64>,
+    /// Which of several servers holds the session.
+    node: Option<String>,
     certificate: Option<CertificateView>,
     disconnected_at: Option<Time>,
     disconnect_cause: Option<String>,
@@ -165,7 +167,7 @@ pub(super) fn unknown(imei: Imei) -> Problem {
 }
 
 impl From<Shown> for DeviceView {
-    fn from(Shown { imei, device, online, settings, report, usage }: Shown) -> Self {
+    fn from(Shown { imei, device, online, node, settings, report, usage }: Shown) -> Self {
         let device = device.as_ref();
         let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let session = device.map(|device| &device.session);
@@ -191,6 +193,7 @@ impl From<Shown> for DeviceView {
             modem: device.and_then(|device| said(&device.modem)),
             tls: session.map(|session| session.tls.to_string()),
             session_id: session.map(|session| session.id),
+            node: node.map(|node| node.to_string()),
             certificate: device.and_then(|device| device.certificate.as_ref()).map(CertificateView::from),
             disconnected_at: ended.map(|ended| Time(ended.at_ms)),
             disconnect_cause: ended.map(|ended| ended.cause.to_string()),

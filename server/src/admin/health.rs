@@ -71,5 +71,6 @@ fn reasons(operators: &Operators, health: &Health) -> Vec<String> {
             health.queued, health.lost
         )
     });
-    port.into_iter().chain(store).collect()
+    let cluster = operators.cluster.as_ref().and_then(|cluster| cluster.trouble());
+    port.into_iter().chain(store).chain(cluster).collect()
 }

@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 
+use crate::cluster::Unanswered;
+
 /// Why a request gets no answer. `type` is `about:blank`, which it is when left out.
 #[derive(Debug, Serialize)]
 pub(super) struct Problem {
@@ -68,6 +70,12 @@ impl Problem {
 
     pub(super) fn unavailable(reasons: Vec<String>) -> Self {
         Self { reasons, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is not ready".to_owned()) }
+    }
+
+    /// What was asked for is another server's to do, and that one gives no answer.
+    pub(super) fn elsewhere(unanswered: &Unanswered) -> Self {
+        let detail = format!("{unanswered}: what was decided holds from when it hears of it");
+        Self::new(StatusCode::GATEWAY_TIMEOUT, detail)
     }
 
     /// A fault of this side, which is in the log too.

@@ -52,6 +52,7 @@ impl Rig {
             metrics,
             readiness: Arc::default(),
             changes: Arc::default(),
+            cluster: None,
             backup: Arc::default(),
         };
         operators.readiness.set_accepting(true);

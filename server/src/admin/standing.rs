@@ -32,7 +32,7 @@ struct Named {
 /// The answer of `/drop`.
 #[derive(Serialize)]
 pub(super) struct Dropped {
-    /// Whether there was a session.
+    /// Whether there was a session, here or at another server.
     dropped: bool,
 }
 
@@ -90,7 +90,14 @@ pub(super) async fn drop_session(
 ) -> Result<Json<Dropped>, Problem> {
     let imei = devices::read_imei(&text)?;
     devices::find(&operators.registry, imei)?;
-    Ok(Json(Dropped { dropped: operators.registry.drop_session(imei) }))
+    let elsewhere = operators.cluster.as_ref().zip(operators.registry.holder(imei));
+    let dropped = match elsewhere {
+        Some((cluster, node)) => {
+            cluster.drop_session(node, imei).await.map_err(|unanswered| Problem::elsewhere(&unanswered))?
+        }
+        None => operators.registry.drop_session(imei),
+    };
+    Ok(Json(Dropped { dropped }))
 }
 
 fn check(name: &str, text: &str, most: usize) -> Result<(), Problem> {

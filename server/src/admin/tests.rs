@@ -32,7 +32,7 @@ fn device_is_shown_with_all_that_is_known() {
                 "app_id": "02020202-0202-0202-0202-020202020202", "address": "127.0.0.1:4000",
                 "connected_at": "2025-11-24T16:00:00.002Z", "last_seen": "2025-11-24T16:00:00.001Z",
                 "first_seen": "2025-11-24T16:00:00.000Z", "heartbeat_s": 60, "agent_version": "0.1.0",
-                "modem": "Quectel EC25", "tls": "1.3", "session_id": 9,
+                "modem": "Quectel EC25", "tls": "1.3", "session_id": 9, "node": null,
                 "certificate": {"serial": "0a", "issuer": "CN=Fleet CA", "expires_at": "2033-05-18T03:33:20.000Z"},
                 "disconnected_at": "2025-11-24T16:00:00.003Z", "disconnect_cause": "idle", "status": null,
                 "usage": null, "heartbeat_bounds": null,

@@ -7,6 +7,7 @@ use tracing::{error, info};
 
 use super::Failure;
 use crate::clock;
+use crate::cluster::{Cluster, Joined};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -17,10 +18,21 @@ pub(super) struct Fleet {
     pub(super) registry: Arc<Registry>,
     pub(super) store: Arc<dyn Store>,
     pub(super) writer: Arc<Writer>,
+    /// The other servers that share it, if there are any.
+    pub(super) cluster: Option<Arc<Cluster>>,
 }
 
 impl Fleet {
-    pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, Failure> {
+    pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, Failure> {
+        let Some(cluster) = &config.cluster else { return Self::alone(config, metrics) };
+        let joined = Cluster::join(cluster, &config.store, config.retention).await;
+        let joined =
+            joined.map_err(|why| Failure::Start(format!("{}: cluster: {why}", config.file.display())))?;
+        // The store waits for NATS, on this very thread.
+        tokio::task::block_in_place(|| Self::of_several(joined, config, metrics))
+    }
+
+    fn alone(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, Failure> {
         let no_store = |fault: &dyn std::fmt::Display| {
             Failure::Start(format!("{}: store.path: {fault}", config.file.display()))
         };
@@ -28,12 +40,30 @@ impl Fleet {
             Sqlite::open(&config.store, config.retention, clock::now()).map_err(|fault| no_store(&fault))?;
         let known = store.load().map_err(|fault| no_store(&fault))?;
         info!("{} devices known in {}", known.devices.len(), config.store.display());
-        let (store, queue): (Arc<dyn Store>, _) = (Arc::new(store), Arc::new(Queue::new()));
+        Self::over(Arc::new(store), known, config, metrics)
+    }
+
+    fn of_several(joined: Joined, config: &Config, metrics: &Arc<Metrics>) -> Result<Self, Failure> {
+        let store = Arc::clone(&joined.store);
+        let known = store.load().map_err(|fault| Failure::Start(fault.to_string()))?;
+        let cluster = Arc::clone(&joined.cluster);
+        let fleet = Self::over(store, known, config, metrics)?;
+        joined.begin(&fleet.registry, fleet.writer.stored());
+        Ok(Self { cluster: Some(cluster), ..fleet })
+    }
+
+    fn over(
+        store: Arc<dyn Store>,
+        known: crate::store::Fleet,
+        config: &Config,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, Failure> {
+        let queue = Arc::new(Queue::new());
         let registry =
             Registry::new(known, config.register, Arc::clone(&queue), Arc::clone(metrics), clock::now());
         let writer = Writer::start(Arc::clone(&store), queue, metrics.store().clone())
             .map_err(|fault| Failure::Start(format!("no thread for the store: {fault}")))?;
-        Ok(Self { registry: Arc::new(registry), store, writer: Arc::new(writer) })
+        Ok(Self { registry: Arc::new(registry), store, writer: Arc::new(writer), cluster: None })
     }
 
     /// Stores what waits, as far as the disk lets it within `patience`.
@@ -42,7 +72,10 @@ impl Fleet {
         self.registry.save_slot(clock::now());
         let stopped = tokio::task::spawn_blocking(move || self.writer.stop(patience)).await;
         if let Ok(Err(Unsaved(count))) = stopped {
-            error!("the disk did not take the last {count} rows for the store: they are lost");
+            error!("the store did not take the last {count} rows: they are lost");
+        }
+        if let Some(cluster) = self.cluster {
+            cluster.leave().await;
         }
     }
 }

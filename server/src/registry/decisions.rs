@@ -46,19 +46,20 @@ impl Registry {
         for (kind, text) in told(&before, &settings) {
             self.queue.put_event(event(Some(imei), kind, text, now));
         }
-        if let Some(entry) = state.devices.get_mut(&imei) {
-            if settings.hold.is_none() && before.hold.is_some() {
-                entry.lineage.forget();
-            }
-            let native = entry.device.session.dialect == Dialect::Native;
-            if settings.hold.is_some() {
-                dismiss(entry.online.as_ref(), Cause::Held);
-            } else if settings.bounds != before.bounds && native {
-                dismiss(entry.online.as_ref(), Cause::Dropped);
-            }
-        }
+        state.enforce(imei, &before, &settings);
         state.settle(imei, settings);
         Ok(())
+    }
+
+    /// Lets a decision take effect that another node made, unless what is known here is newer. Of two of one revision the one
+    /// that the nodes share holds.
+    pub fn follow(&self, imei: Imei, settings: Settings) {
+        let mut state = self.lock();
+        let before = state.settings.get(&imei).cloned().unwrap_or_default();
+        if settings.revision >= before.revision && settings != before {
+            state.enforce(imei, &before, &settings);
+            state.settle(imei, settings);
+        }
     }
 
     /// Lets devices that are to come be known, once the store keeps it: `decided` of `added` devices.
@@ -122,10 +123,24 @@ impl State {
     ) -> Option<String> {
         let entry = self.devices.get_mut(&registration.imei)?;
         let before = &entry.device.session;
-        let before = (before.address.ip(), entry.online.is_some());
+        let before = (before.address.ip(), entry.is_online());
         let found = entry.lineage.on_session(marks(registration, peer, Some(before)), now.instant)?;
         let address = entry.device.session.address;
         Some(format!("{} (it came from {}, and from {address} before)", found.as_str(), peer.address))
+    }
+
+    /// What a decision means for the session that stands here.
+    fn enforce(&mut self, imei: Imei, before: &Settings, settings: &Settings) {
+        let Some(entry) = self.devices.get_mut(&imei) else { return };
+        if settings.hold.is_none() && before.hold.is_some() {
+            entry.lineage.forget();
+        }
+        let native = entry.device.session.dialect == Dialect::Native;
+        if settings.hold.is_some() {
+            dismiss(entry.online.as_ref(), Cause::Held);
+        } else if settings.bounds != before.bounds && native {
+            dismiss(entry.online.as_ref(), Cause::Dropped);
+        }
     }
 
     /// The one place where what was decided changes, so that what is counted of it stays right.

@@ -61,7 +61,8 @@ impl Registry {
 }
 
 impl State {
-    const fn slot_at(&self, now: Now) -> Slot {
-        Slot { at_ms: now.utc_ms - now.utc_ms.rem_euclid(SLOT_MS), online: self.online, ..self.slot }
+    fn slot_at(&self, now: Now) -> Slot {
+        let at_ms = now.utc_ms - now.utc_ms.rem_euclid(SLOT_MS);
+        Slot { at_ms, online: self.online_anywhere(), ..self.slot }
     }
 }

@@ -80,6 +80,8 @@ pub struct Shown {
     pub device: Option<Device>,
     /// Whether it is online.
     pub online: bool,
+    /// Which of several nodes holds its session.
+    pub node: Option<Arc<str>>,
     /// What was decided of it.
     pub settings: Settings,
     /// What it last told of itself.
@@ -217,7 +219,7 @@ impl State {
     fn counts(&self) -> Counts {
         Counts {
             known: self.devices.len() + self.never_seen,
-            online: self.online,
+            online: self.online_anywhere(),
             blocked: self.blocked,
             quarantined: self.quarantined,
             never_seen: self.never_seen,
@@ -252,7 +254,8 @@ impl State {
         Shown {
             imei,
             device,
-            online: online.is_some(),
+            online: entry.is_some_and(|entry| entry.is_online()),
+            node: entry.and_then(|entry| self.node_name(entry)),
             settings: self.settings.get(&imei).cloned().unwrap_or_default(),
             report: entry.and_then(|entry| entry.report.as_deref().cloned()),
             usage: entry.and_then(|entry| entry.account.as_ref()).map(|account| account.report.clone()),
@@ -299,7 +302,7 @@ impl<'f> Sieve<'f> {
         };
         filter.standing.is_none_or(|wanted| wanted == standing())
             && filter.seen.is_none_or(|wanted| wanted == device.is_some())
-            && filter.online.is_none_or(|wanted| wanted == entry.is_some_and(|entry| entry.online.is_some()))
+            && filter.online.is_none_or(|wanted| wanted == entry.is_some_and(Entry::is_online))
             && filter.dialect.is_none_or(|wanted| has(&|device| device.session.dialect == wanted))
             && filter
                 .agent_version

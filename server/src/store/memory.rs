@@ -52,6 +52,7 @@ impl Store for Memory {
             settings: held.settings.clone(),
             reports: held.reports.clone(),
             next_session_id: held.next_session_id.max(1),
+            node: None,
         })
     }
 

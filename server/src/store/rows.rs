@@ -132,13 +132,15 @@ fn hold(row: &Row<'_>) -> Result<Option<Hold>> {
     Ok(Some(Hold { kind: named(row, "hold", of_name)?, since_ms, reason }))
 }
 
-pub(super) fn put_event(transaction: &Transaction<'_>, event: &Event) -> Result<()> {
-    transaction
+/// Under this id, or the next one. Returns whether it was not there yet.
+pub(super) fn put_event(transaction: &Transaction<'_>, event: &Event, id: Option<i64>) -> Result<bool> {
+    let added = transaction
         .prepare_cached(
-            "INSERT INTO events (at, kind, is_refusal, imei, session_id, address, certificate, cause, text) \
-             VALUES (:at, :kind, :is_refusal, :imei, :session_id, :address, :certificate, :cause, :text)",
+            "INSERT OR IGNORE INTO events (id, at, kind, is_refusal, imei, session_id, address, certificate, cause, text) \
+             VALUES (:id, :at, :kind, :is_refusal, :imei, :session_id, :address, :certificate, :cause, :text)",
         )?
         .execute(named_params! {
+            ":id": id,
             ":at": event.at_ms,
             ":kind": event.kind.as_str(),
             ":is_refusal": event.kind.is_refusal(),
@@ -148,8 +150,8 @@ pub(super) fn put_event(transaction: &Transaction<'_>, event: &Event) -> Result<
             ":certificate": event.certificate,
             ":cause": event.cause,
             ":text": event.text,
-        })
-        .map(drop)
+        })?;
+    Ok(added > 0)
 }
 
 pub(super) fn event(row: &Row<'_>) -> Result<StoredEvent> {

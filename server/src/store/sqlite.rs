@@ -19,7 +19,8 @@ use tracing::info;
 use super::rows::{self, Text};
 use super::schema::{self, STEPS, SchemaError};
 use super::{
-    Batch, EventPage, EventQuery, Fleet, Hour, Retention, Settings, Slot, Store, StoreError, backup,
+    Batch, EventPage, EventQuery, Fleet, Hour, Retention, Settings, Slot, Store, StoreError, StoredEvent,
+    backup,
 };
 use crate::clock::Now;
 
@@ -77,6 +78,15 @@ impl Sqlite {
         })
     }
 
+    /// Takes in what a fleet that several servers share holds, its events under the ids that they have there; those that
+    /// are here already are passed over.
+    ///
+    /// # Errors
+    /// The file cannot be written; it holds what it held before.
+    pub(crate) fn follow(&self, batch: &Batch, events: &[StoredEvent]) -> Result<(), StoreError> {
+        apply(&mut self.writer(), batch, events, self.retention).map_err(|fault| explain(&self.path, &fault))
+    }
+
     /// The disk is full when the file has so many pages.
     #[cfg(test)]
     pub(crate) fn limit_pages(&self, pages: i64) {
@@ -98,7 +108,7 @@ impl Store for Sqlite {
     }
 
     fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
-        apply(&mut self.writer(), batch, self.retention).map_err(|fault| explain(&self.path, &fault))
+        apply(&mut self.writer(), batch, &[], self.retention).map_err(|fault| explain(&self.path, &fault))
     }
 
     fn keep(&self, settings: &[(Imei, Settings)]) -> Result<(), StoreError> {
@@ -174,7 +184,7 @@ fn load(connection: &Connection) -> rusqlite::Result<Fleet> {
         .query_map((), rows::history::report)?
         .collect::<Result<_, _>>()?;
     let next: i64 = connection.query_row("SELECT next_id FROM sessions", (), |row| row.get(0))?;
-    Ok(Fleet { devices, settings, reports, next_session_id: next.cast_unsigned() })
+    Ok(Fleet { devices, settings, reports, next_session_id: next.cast_unsigned(), node: None })
 }
 
 fn keep(connection: &mut Connection, settings: &[(Imei, Settings)]) -> rusqlite::Result<()> {
@@ -185,7 +195,12 @@ fn keep(connection: &mut Connection, settings: &[(Imei, Settings)]) -> rusqlite:
     transaction.commit()
 }
 
-fn apply(writing: &mut Writing, batch: &Batch, retention: Retention) -> rusqlite::Result<()> {
+fn apply(
+    writing: &mut Writing,
+    batch: &Batch,
+    numbered: &[StoredEvent],
+    retention: Retention,
+) -> rusqlite::Result<()> {
     let transaction = writing.connection.transaction()?;
     let mut held = writing.held;
     for device in &batch.devices {
@@ -202,10 +217,10 @@ fn apply(writing: &mut Writing, batch: &Batch, retention: Retention) -> rusqlite
         let history_ms = i64::try_from(retention.history.as_millis()).unwrap_or(i64::MAX);
         rows::history::prune(&transaction, slot.at_ms.saturating_sub(history_ms), MAX_PRUNED.cast_signed())?;
     }
-    for event in &batch.events {
-        rows::put_event(&transaction, event)?;
+    let numbered = numbered.iter().map(|StoredEvent { id, event }| (event, Some(*id)));
+    for (event, id) in batch.events.iter().map(|event| (event, None)).chain(numbered) {
         let line = if event.kind.is_refusal() { &mut held.refusals } else { &mut held.sessions };
-        *line += 1;
+        *line += u64::from(rows::put_event(&transaction, event, id)?);
     }
     if let Some(next) = batch.next_session_id {
         transaction.execute("UPDATE sessions SET next_id = ?1", [next.cast_signed()])?;

@@ -194,7 +194,7 @@ fn reader_does_not_wait_for_the_writer() {
     store.apply(&events(&[Kind::Online])).unwrap();
     let mut writing = store.writer();
     let transaction = writing.connection.transaction().unwrap();
-    rows::put_event(&transaction, &event(1, Kind::Offline)).unwrap();
+    rows::put_event(&transaction, &event(1, Kind::Offline), None).unwrap();
     assert_eq!(ids(&store, &EVERYTHING), [1]);
     transaction.commit().unwrap();
     assert_eq!(ids(&store, &EVERYTHING), [1, 2]);

@@ -1,0 +1,387 @@
+//! Several servers that are one to devices and operators: what they share lies in NATS with JetStream.
+//!
+//! - `nats`: the connection, the buckets and the stream.
+//! - `wire`: rows, events and orders as JSON.
+//! - `rows`, `nodes`: what is decided: which write holds, who is lost. Pure.
+//! - `shared`: the [`Store`](crate::store::Store) of a node; `follow`: what other nodes tell.
+//! - `orders`: what one node asks of another.
+//!
+//! Each node knows the whole fleet and answers for it; each device is held by one. Sessions and heartbeats need no NATS: when
+//! it is away they go on, new ones begin, and what happens waits in the queue.
+
+mod follow;
+mod nats;
+mod nodes;
+mod orders;
+mod rows;
+mod settings;
+mod shared;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use async_nats::jetstream::kv::{Entry, Watch};
+use futures_util::StreamExt as _;
+use moorline_protocol::Imei;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::registry::Registry;
+use crate::store::{EventQuery, Fleet, Report, Retention, Settings, Sqlite, Store};
+use follow::{Follower, Trouble};
+use nats::{Nats, NatsError};
+use nodes::{BEAT, Nodes};
+pub use orders::Unanswered;
+use rows::Rows;
+pub use settings::ClusterSettings;
+use shared::Shared;
+use wire::{Beat, Meta};
+
+/// A node whose word did not reach NATS for so many beats tells operators.
+const SILENT_BEATS: u32 = 3;
+/// One byte of a session's id names its node.
+const MOST_NODES: u16 = 256;
+
+/// This node among the others.
+pub struct Cluster {
+    nats: Arc<Nats>,
+    number: u8,
+    name: String,
+    /// Of this process.
+    boot: String,
+    nodes: Mutex<Nodes>,
+    /// When NATS last took this node's word.
+    heard: Mutex<Instant>,
+}
+
+/// A node that knows the fleet and does not take part yet.
+pub struct Joined {
+    /// This node.
+    pub cluster: Arc<Cluster>,
+    /// Its store.
+    pub store: Arc<dyn Store>,
+    rows: Arc<Mutex<Rows>>,
+    copy: Arc<Sqlite>,
+    watch: Watch,
+}
+
+/// What the fleet's bucket held.
+struct Known {
+    fleet: Fleet,
+    rows: Rows,
+}
+
+/// How a node is, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeShown {
+    /// Its name.
+    pub name: Box<str>,
+    /// How many sessions it holds.
+    pub online: usize,
+    /// Whether it is heard.
+    pub is_heard: bool,
+    /// Whether it is this one.
+    pub is_self: bool,
+}
+
+impl Cluster {
+    /// Connects to NATS, reads the fleet, and takes this node's place. `store` is the database that a server without others
+    /// would have: the copy lies beside it.
+    ///
+    /// # Errors
+    /// NATS is of no use, or there is a node of this name: in words.
+    pub async fn join(
+        settings: &ClusterSettings,
+        store: &Path,
+        retention: Retention,
+    ) -> Result<Joined, String> {
+        let told = |fault: NatsError| format!("NATS at {}: {fault}", settings.shown());
+        let nats = Nats::open(settings, retention.sessions + retention.refusals).await.map_err(told)?;
+        let nats = Arc::new(nats);
+        let meta = agree(&nats).await.map_err(told)?;
+        let boot = random()?;
+        let number = take_place(&nats, settings.node(), &boot).await.map_err(told)?;
+        let mut watch = nats.watch_fleet().await.map_err(told)?;
+        let Known { fleet, rows } = read_fleet(&mut watch, number).await.map_err(told)?;
+        let last = nats.last_event().await.map_err(told)?;
+        let copy = open_copy(&copy_of(store, &meta), retention, last)?;
+        info!(
+            "node {} (number {number}) of the fleet in NATS at {}: {} devices known",
+            settings.node(),
+            settings.shown(),
+            fleet.devices.len()
+        );
+        let (rows, copy) = (Arc::new(Mutex::new(rows)), Arc::new(copy));
+        let shared = Shared::new(Arc::clone(&nats), Arc::clone(&rows), Arc::clone(&copy), fleet);
+        let now = clock::now().instant;
+        let cluster = Self {
+            nats,
+            number,
+            name: settings.node().to_owned(),
+            boot,
+            nodes: Mutex::new(Nodes::new(number, now)),
+            heard: Mutex::new(now),
+        };
+        Ok(Joined { cluster: Arc::new(cluster), store: Arc::new(shared), rows, copy, watch })
+    }
+
+    /// Why operators of this node see less than there is, if they do.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let silent = clock::now().instant.duration_since(*lock(&self.heard));
+        (silent > BEAT * SILENT_BEATS).then(|| {
+            format!(
+                "NATS is not reached for {} s: sessions go on, and what other nodes hold is shown as it was",
+                silent.as_secs()
+            )
+        })
+    }
+
+    /// All nodes that were ever heard.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeShown> {
+        let all = lock(&self.nodes).all(clock::now().instant);
+        all.into_iter()
+            .map(|(number, name, online, is_heard)| NodeShown {
+                name,
+                online,
+                is_heard,
+                is_self: number == self.number,
+            })
+            .collect()
+    }
+
+    /// Says that this node has left, so that nobody waits for it.
+    pub async fn leave(&self) {
+        // Who does not hear it takes this node for lost.
+        let _ = self.beat(true, 0).await;
+    }
+
+    async fn beat(&self, left: bool, online: usize) -> Result<(), NatsError> {
+        let (number, boot) = (self.number, self.boot.clone());
+        let beat = Beat { number, boot, left, version: env!("CARGO_PKG_VERSION").to_owned(), online };
+        let put = self.nats.nodes.put(node_key(&self.name), wire::write(&beat).into()).await;
+        put.map_err(|fault| NatsError(format!("telling that this node is there: {fault}")))?;
+        *lock(&self.heard) = clock::now().instant;
+        Ok(())
+    }
+}
+
+impl Joined {
+    /// Takes part from now on: follows the others, is heard, takes orders. `stored` is rung when the copy holds more.
+    pub fn begin(self, registry: &Arc<Registry>, stored: Arc<Notify>) {
+        let Self { cluster, store: _, rows, copy, watch } = self;
+        registry.name_node(cluster.number, &cluster.name);
+        let newest =
+            copy.events(&EventQuery { after: None, imei: None, limit: 1 }).map_or(0, |page| page.newest);
+        let follower = Arc::new(Follower {
+            nats: Arc::clone(&cluster.nats),
+            rows,
+            registry: Arc::clone(registry),
+            copy,
+            stored,
+        });
+        tokio::spawn(Arc::clone(&follower).rows(watch));
+        tokio::spawn(follower.events(newest.cast_unsigned()));
+        tokio::spawn(orders::take(Arc::clone(&cluster), Arc::clone(registry)));
+        tokio::spawn(be_heard(Arc::clone(&cluster), Arc::clone(registry)));
+        tokio::spawn(hear(Arc::clone(&cluster), Arc::clone(registry)));
+    }
+}
+
+/// Says that this node is there, and takes those that are not heard for lost.
+async fn be_heard(cluster: Arc<Cluster>, registry: Arc<Registry>) {
+    let mut beat = interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut trouble, mut was_heard) = (Trouble::default(), true);
+    loop {
+        beat.tick().await;
+        let beat = cluster.beat(false, registry.online()).await;
+        let is_heard = trouble.note(beat, "sessions go on, what happens is told later").is_some();
+        if is_heard && !was_heard {
+            info!("NATS is reached again");
+        }
+        was_heard = is_heard;
+        if !is_heard {
+            continue;
+        }
+        let now = clock::now();
+        let lost = lock(&cluster.nodes).lost(now.instant);
+        for number in lost {
+            let sessions = registry.lose_node(number, now);
+            if sessions > 0 {
+                warn!("node {number} is not heard any more: its {sessions} sessions are taken for lost");
+            }
+        }
+    }
+}
+
+/// Hears the others.
+async fn hear(cluster: Arc<Cluster>, registry: Arc<Registry>) {
+    let (mut pace, mut trouble) = (interval(BEAT), Trouble::default());
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        pace.tick().await;
+        let told = cluster.nats.watch_nodes().await;
+        let Some(mut told) = trouble.note(told, "other nodes are not heard") else { continue };
+        // This node's own beats are among them, so that a silence means that nothing is heard.
+        while let Ok(Some(Ok(entry))) = timeout(BEAT * SILENT_BEATS, told.next()).await {
+            if let Some((name, beat)) = read_beat(&entry) {
+                registry.name_node(beat.number, name);
+                lock(&cluster.nodes).hear(name, beat, clock::now().instant);
+            }
+        }
+    }
+}
+
+fn read_beat(entry: &Entry) -> Option<(&str, Beat)> {
+    let name = entry.key.strip_prefix("node.")?;
+    Some((name, serde_json::from_slice(&entry.value).ok()?))
+}
+
+fn node_key(name: &str) -> String {
+    format!("node.{name}")
+}
+
+/// What the bucket is; the first node says it.
+async fn agree(nats: &Nats) -> Result<Meta, NatsError> {
+    let fault = |fault: &dyn std::fmt::Display| NatsError(format!("the bucket of the fleet: {fault}"));
+    let own = Meta { version: wire::VERSION, id: random().map_err(NatsError)? };
+    // Where another was quicker, or was there long before, what it said holds.
+    let _ = nats.fleet.create("meta", wire::write(&own).into()).await;
+    let held = nats.fleet.get("meta").await.map_err(|error| fault(&error))?;
+    let meta: Option<Meta> = held.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    match meta {
+        Some(meta) if meta.version == wire::VERSION => Ok(meta),
+        Some(Meta { version, .. }) => Err(NatsError(format!(
+            "the fleet there is of version {version}, and this moorline-server knows {}: run the one that made it",
+            wire::VERSION
+        ))),
+        None => {
+            Err(NatsError("the bucket moorline_fleet is none of Moorline's: name another account".to_owned()))
+        }
+    }
+}
+
+/// The node's number: the one it had before, or the next that is free. Nobody else of this name is there after that.
+async fn take_place(nats: &Nats, name: &str, boot: &str) -> Result<u8, NatsError> {
+    let fault = |fault: &dyn std::fmt::Display| NatsError(format!("the bucket of the nodes: {fault}"));
+    let key = node_key(name);
+    let held = nats.nodes.entry(key.clone()).await.map_err(|error| fault(&error))?;
+    let held = held.filter(|entry| entry.operation == async_nats::jetstream::kv::Operation::Put);
+    let (number, revision) = match &held {
+        Some(entry) => {
+            let (_, beat) = read_beat(entry).ok_or_else(|| fault(&format!("{key} is none of Moorline's")))?;
+            if orders::is_there(nats, beat.number).await {
+                return Err(NatsError(format!(
+                    "there is a node \"{name}\" already: each has a cluster.node of its own, and one that hangs has to be ended first"
+                )));
+            }
+            (beat.number, entry.revision)
+        }
+        None => (free_number(nats, name).await?, 0),
+    };
+    let (boot, version) = (boot.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    let beat = wire::write(&Beat { number, boot, left: false, version, online: 0 }).into();
+    let taken = if revision == 0 {
+        nats.nodes.create(key, beat).await.map_err(|error| error.to_string())
+    } else {
+        nats.nodes.update(key, beat, revision).await.map_err(|error| error.to_string())
+    };
+    taken
+        .map_err(|error| NatsError(format!("another node \"{name}\" starts at the same moment ({error})")))?;
+    Ok(number)
+}
+
+async fn free_number(nats: &Nats, name: &str) -> Result<u8, NatsError> {
+    for number in 0..MOST_NODES {
+        if nats.nodes.create(format!("number.{number}"), name.to_owned().into()).await.is_ok() {
+            // It fits.
+            return Ok(number.to_le_bytes()[0]);
+        }
+    }
+    Err(NatsError(format!(
+        "{MOST_NODES} nodes had a number already: delete number.N and node.NAME of those that are gone"
+    )))
+}
+
+/// All that the bucket holds now.
+async fn read_fleet(watch: &mut Watch, node: u8) -> Result<Known, NatsError> {
+    let mut rows = Rows::new(node);
+    let mut devices = BTreeMap::new();
+    let mut settings: BTreeMap<Imei, Settings> = BTreeMap::new();
+    let mut reports: BTreeMap<Imei, Report> = BTreeMap::new();
+    loop {
+        let entry = timeout(nats::PATIENCE, watch.next()).await;
+        let entry = match entry {
+            Ok(Some(Ok(entry))) => entry,
+            Ok(Some(Err(fault))) => return Err(NatsError(format!("reading the fleet: {fault}"))),
+            Ok(None) | Err(_) => return Err(NatsError("reading the fleet: no answer".to_owned())),
+        };
+        let of = |kind: &str| entry.key.strip_prefix(kind).and_then(|imei| imei.parse::<Imei>().ok());
+        if let Some((imei, row)) =
+            of("device.").and_then(|imei| Some((imei, wire::read_device(imei, &entry.value)?)))
+        {
+            rows.device(&row, entry.revision);
+            devices.insert(imei, row.device);
+        } else if let Some((imei, held)) =
+            of("settings.").and_then(|imei| Some((imei, wire::read_settings(&entry.value)?)))
+        {
+            rows.decision(imei, held.revision, entry.revision);
+            settings.insert(imei, held);
+        } else if let Some((imei, report)) =
+            of("report.").and_then(|imei| Some((imei, wire::read_report(&entry.value)?)))
+        {
+            reports.insert(imei, report);
+        }
+        if entry.seen_current || entry.delta == 0 {
+            let devices = devices.into_values().collect();
+            let fleet = Fleet { devices, settings, reports, next_session_id: 1, node: Some(node) };
+            return Ok(Known { fleet, rows });
+        }
+    }
+}
+
+/// Of another fleet there is another copy.
+fn copy_of(store: &Path, meta: &Meta) -> PathBuf {
+    let mut name = store.file_stem().unwrap_or_default().to_owned();
+    name.push(format!(".copy-{}.db", meta.id));
+    store.with_file_name(name)
+}
+
+fn open_copy(path: &Path, retention: Retention, last: u64) -> Result<Sqlite, String> {
+    let open = || {
+        Sqlite::open(path, retention, clock::now()).map_err(|fault| format!("the copy of the fleet: {fault}"))
+    };
+    let copy = open()?;
+    let page = copy.events(&EventQuery { after: None, imei: None, limit: 1 });
+    let newest = page.map_err(|fault| format!("the copy of the fleet: {fault}"))?.newest;
+    if newest.cast_unsigned() <= last {
+        return Ok(copy);
+    }
+    warn!("{}: NATS was set back to before event {newest}: the copy is made anew", path.display());
+    drop(copy);
+    for ending in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        // One that is not there need not go.
+        let _ = std::fs::remove_file(name);
+    }
+    open()
+}
+
+fn random() -> Result<String, String> {
+    let mut bytes = [0; 4];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| "no randomness".to_owned())?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

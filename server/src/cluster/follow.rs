@@ -1,0 +1,206 @@
+//! Follows what the nodes share: rows go to the registry, rows and events to this node's copy. Begins anew after every
+//! failure, and misses nothing: of rows only the last matters, and events are asked for after the last one in the copy.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::kv::{Entry, Operation, Watch};
+use futures_util::StreamExt as _;
+use tokio::sync::Notify;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tracing::warn;
+
+use super::nats::{Nats, NatsError};
+use super::rows::Rows;
+use super::wire;
+use crate::clock;
+use crate::registry::Registry;
+use crate::store::{Batch, Sqlite, StoredEvent};
+
+/// How long a first row waits for others, so that the copy takes them in one transaction.
+const LINGER: Duration = Duration::from_millis(50);
+/// How many at most.
+const MOST: usize = 4096;
+/// After so long a silence it is looked whether there is more: a consumer that dies with its NATS server says nothing.
+const QUIET: Duration = Duration::from_secs(5);
+/// How soon what failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What follows, and whom it tells.
+pub(super) struct Follower {
+    pub(super) nats: Arc<Nats>,
+    pub(super) rows: Arc<Mutex<Rows>>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) copy: Arc<Sqlite>,
+    /// Rung after each batch that is in the copy.
+    pub(super) stored: Arc<Notify>,
+}
+
+impl Follower {
+    /// Never ends. `watch` has told everything up to now.
+    pub(super) async fn rows(self: Arc<Self>, watch: Watch) {
+        let (mut watch, mut pace, mut trouble) = (Some(watch), again(), Trouble::default());
+        loop {
+            pace.tick().await;
+            let told = match watch.take() {
+                Some(told) => Ok(told),
+                None => self.nats.watch_fleet().await,
+            };
+            if let Some(mut told) = trouble.note(told, "what other nodes tell is not heard") {
+                self.follow_rows(&mut told).await;
+            }
+        }
+    }
+
+    /// Never ends.
+    pub(super) async fn events(self: Arc<Self>, mut last: u64) {
+        let (mut pace, mut trouble) = (again(), Trouble::default());
+        loop {
+            pace.tick().await;
+            let told = self.nats.events_after(last).await;
+            if let Some(mut told) = trouble.note(told, "events of other nodes are not heard") {
+                last = self.follow_events(&mut told, last).await;
+            }
+        }
+    }
+
+    /// Until it fails, or falls silent while there is more.
+    async fn follow_rows(&self, told: &mut Watch) {
+        let mut last = 0;
+        loop {
+            let first = match timeout(QUIET, told.next()).await {
+                Ok(Some(Ok(first))) => first,
+                Ok(_) => return,
+                Err(_) if self.nats.last_row().await.is_ok_and(|newest| newest > last) => return,
+                Err(_) => continue,
+            };
+            let mut batch = Batch::default();
+            last = self.take(&first, &mut batch);
+            // It ends when the time is over.
+            let _ = timeout(LINGER, async {
+                while batch.len() < MOST
+                    && let Some(Ok(entry)) = told.next().await
+                {
+                    last = self.take(&entry, &mut batch);
+                }
+            })
+            .await;
+            self.keep(batch, Vec::new()).await;
+        }
+    }
+
+    /// The same; returns the number of the last one.
+    async fn follow_events(&self, told: &mut pull::Ordered, mut last: u64) -> u64 {
+        loop {
+            let first = match timeout(QUIET, told.next()).await {
+                Ok(Some(Ok(first))) => first,
+                Ok(_) => return last,
+                Err(_) if self.nats.last_event().await.is_ok_and(|newest| newest > last) => return last,
+                Err(_) => continue,
+            };
+            let mut batch = Vec::new();
+            last = read(&first, &mut batch).unwrap_or(last);
+            let _ = timeout(LINGER, async {
+                while batch.len() < MOST
+                    && let Some(Ok(message)) = told.next().await
+                {
+                    last = read(&message, &mut batch).unwrap_or(last);
+                }
+            })
+            .await;
+            self.keep(Batch::default(), batch).await;
+        }
+    }
+
+    /// What one row tells the registry goes there at once. Returns its number.
+    fn take(&self, entry: &Entry, batch: &mut Batch) -> u64 {
+        if entry.operation == Operation::Put {
+            self.take_row(entry, batch);
+        }
+        entry.revision
+    }
+
+    fn take_row(&self, entry: &Entry, batch: &mut Batch) {
+        let Some((kind, imei)) = entry.key.split_once('.') else { return };
+        let Ok(imei) = imei.parse() else { return };
+        let rows = || self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        match kind {
+            "device" => {
+                let Some(row) = wire::read_device(imei, &entry.value) else { return unknown(entry) };
+                rows().device(&row, entry.revision);
+                self.registry.learn(row.device.clone(), clock::now());
+                batch.devices.push(row.device);
+            }
+            "settings" => {
+                let Some(settings) = wire::read_settings(&entry.value) else { return unknown(entry) };
+                rows().decision(imei, settings.revision, entry.revision);
+                self.registry.follow(imei, settings.clone());
+                batch.settings.push((imei, settings));
+            }
+            "report" => {
+                let Some(report) = wire::read_report(&entry.value) else { return unknown(entry) };
+                self.registry.learn_report(imei, report.clone());
+                batch.reports.push((imei, report));
+            }
+            _ => {}
+        }
+    }
+
+    /// Until the copy has them.
+    async fn keep(&self, batch: Batch, events: Vec<StoredEvent>) {
+        let (mut work, mut pace) = ((batch, events), again());
+        loop {
+            pace.tick().await;
+            let copy = Arc::clone(&self.copy);
+            let kept = tokio::task::spawn_blocking(move || {
+                let kept = copy.follow(&work.0, &work.1);
+                (work, kept)
+            });
+            let Ok((back, kept)) = kept.await else { return };
+            match kept {
+                Ok(()) => break,
+                Err(fault) => warn!("the copy of the fleet cannot be written: {fault}"),
+            }
+            work = back;
+        }
+        self.stored.notify_one();
+    }
+}
+
+/// What goes wrong is told once, until it is well again.
+#[derive(Default)]
+pub(super) struct Trouble(bool);
+
+impl Trouble {
+    /// What came of a try; `meanwhile` is what that means.
+    pub(super) fn note<T>(&mut self, tried: Result<T, NatsError>, meanwhile: &str) -> Option<T> {
+        if let Err(fault) = &tried
+            && !self.0
+        {
+            warn!("NATS: {fault}: {meanwhile}");
+        }
+        self.0 = tried.is_err();
+        tried.ok()
+    }
+}
+
+/// A first try at once, and others at this pace.
+fn again() -> Interval {
+    let mut pace = interval(AGAIN);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pace
+}
+
+fn unknown(entry: &Entry) {
+    warn!("NATS: the row {} is none that this version knows: it is passed over", entry.key);
+}
+
+/// The event's number.
+fn read(message: &async_nats::jetstream::Message, batch: &mut Vec<StoredEvent>) -> Option<u64> {
+    let number = message.info().ok()?.stream_sequence;
+    if let Some(event) = wire::read_event(&message.payload) {
+        batch.push(StoredEvent { id: number.cast_signed(), event });
+    }
+    Some(number)
+}

@@ -1,0 +1,215 @@
+//! What the bucket holds, as far as this node knows, and what may be written over it. Pure: revisions in, writes out.
+//!
+//! Every write names the revision that it replaces (compare-and-set). Of a device's rows the one with the higher session id
+//! holds; of one session the word of the node that holds it, but for the mark that it was lost.
+
+use std::collections::BTreeMap;
+
+use moorline_protocol::Imei;
+
+use super::wire::Row;
+use crate::registry::node_of;
+use crate::store::{Device, Event, Kind};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Rows {
+    node: u8,
+    devices: BTreeMap<Imei, Seen>,
+    settings: BTreeMap<Imei, Decided>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// Of the bucket.
+    revision: u64,
+    session: u64,
+    ended: bool,
+    returned: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Decided {
+    /// Of the bucket.
+    revision: u64,
+    /// Of the decision.
+    decision: u32,
+}
+
+/// What is to be done with a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Write {
+    /// Written, if the bucket still has this revision of it; 0: none.
+    Over { revision: u64, returned: u64 },
+    /// Nothing: what the bucket holds is newer.
+    Not,
+}
+
+impl Rows {
+    pub(super) const fn new(node: u8) -> Self {
+        Self { node, devices: BTreeMap::new(), settings: BTreeMap::new() }
+    }
+
+    /// The bucket holds this row; what is older than what is known changes nothing.
+    pub(super) fn device(&mut self, row: &Row, revision: u64) {
+        let Device { imei, session, .. } = &row.device;
+        let seen =
+            Seen { revision, session: session.id, ended: session.ended.is_some(), returned: row.returned };
+        let known = self.devices.entry(*imei).or_insert(seen);
+        if known.revision < revision {
+            *known = seen;
+        }
+    }
+
+    /// The same for a decision.
+    pub(super) fn decision(&mut self, imei: Imei, decision: u32, revision: u64) {
+        let decided = Decided { revision, decision };
+        let known = self.settings.entry(imei).or_insert(decided);
+        if known.revision < revision {
+            *known = decided;
+        }
+    }
+
+    /// What becomes of what this node has to say of a device.
+    pub(super) fn next(&self, device: &Device) -> Write {
+        let Some(known) = self.devices.get(&device.imei) else {
+            return Write::Over { revision: 0, returned: 0 };
+        };
+        let Seen { revision, session, ended, returned } = *known;
+        if session > device.session.id {
+            return Write::Not;
+        }
+        let is_own = node_of(device.session.id) == self.node;
+        if session == device.session.id && !is_own && ended {
+            // Its own node ended it, or it was marked already.
+            return Write::Not;
+        }
+        let same = session == device.session.id;
+        let returns = same && ended && device.session.ended.is_none();
+        Write::Over {
+            revision,
+            returned: if returns {
+                revision
+            } else if same {
+                returned
+            } else {
+                0
+            },
+        }
+    }
+
+    /// The same for a decision of this revision.
+    pub(super) fn next_decision(&self, imei: Imei, decision: u32) -> Write {
+        match self.settings.get(&imei) {
+            None => Write::Over { revision: 0, returned: 0 },
+            Some(known) if known.decision < decision => Write::Over { revision: known.revision, returned: 0 },
+            Some(_) => Write::Not,
+        }
+    }
+
+    /// By which name an event is known, so that it is in the stream once, whoever tells it and however often. `digest` is of
+    /// all that it says.
+    pub(super) fn name(&self, event: &Event, digest: impl FnOnce() -> String) -> String {
+        match (event.kind, event.session_id) {
+            (Kind::Online, Some(session)) if event.cause.is_none() => format!("begin-{session}"),
+            (Kind::Offline | Kind::Replaced, Some(session)) => {
+                let seen = event.imei.and_then(|imei| self.devices.get(&imei));
+                match seen.filter(|seen| seen.session == session).map_or(0, |seen| seen.returned) {
+                    0 => format!("end-{session}"),
+                    returned => format!("end-{session}-{returned}"),
+                }
+            }
+            _ => format!("{}-{}", self.node, digest()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::samples;
+
+    const NODE: u8 = 2;
+
+    fn own(clock: u64) -> u64 {
+        clock << 8 | u64::from(NODE)
+    }
+
+    fn other(clock: u64) -> u64 {
+        clock << 8 | 7
+    }
+
+    fn device(session: u64, ended: bool) -> Device {
+        let mut device = samples::device(if ended { 2 } else { 1 });
+        device.imei = samples::imei(1);
+        device.session.id = session;
+        device
+    }
+
+    fn rows(session: u64, ended: bool, revision: u64, returned: u64) -> Rows {
+        let mut rows = Rows::new(NODE);
+        rows.device(&Row { device: device(session, ended), returned }, revision);
+        rows
+    }
+
+    #[test]
+    fn higher_session_holds() {
+        let over = |revision| Write::Over { revision, returned: 0 };
+        assert_eq!(Rows::new(NODE).next(&device(own(1), false)), over(0));
+        assert_eq!(rows(other(1), false, 9, 0).next(&device(own(2), false)), over(9));
+        assert_eq!(rows(other(2), false, 9, 0).next(&device(own(1), false)), Write::Not);
+        assert_eq!(rows(other(2), false, 9, 0).next(&device(own(1), true)), Write::Not);
+        assert_eq!(rows(own(1), false, 9, 0).next(&device(own(1), true)), over(9));
+    }
+
+    #[test]
+    fn session_that_was_taken_for_lost_comes_back_under_another_name() {
+        let event = |cause: bool| {
+            let mut event = samples::event(1, Kind::Offline);
+            event.session_id = Some(own(1));
+            if !cause {
+                event.cause = None;
+            }
+            event
+        };
+        let lost = rows(own(1), true, 9, 0);
+        assert_eq!(lost.next(&device(own(1), false)), Write::Over { revision: 9, returned: 9 });
+        assert_eq!(lost.name(&event(true), String::new), format!("end-{}", own(1)));
+        let back = rows(own(1), false, 10, 9);
+        assert_eq!(back.next(&device(own(1), true)), Write::Over { revision: 10, returned: 9 });
+        assert_eq!(back.name(&event(true), String::new), format!("end-{}-9", own(1)));
+    }
+
+    #[test]
+    fn others_mark_what_is_lost_and_take_nothing_back() {
+        let lost = device(other(1), true);
+        assert_eq!(rows(other(1), false, 9, 0).next(&lost), Write::Over { revision: 9, returned: 0 });
+        assert_eq!(rows(other(1), true, 9, 0).next(&lost), Write::Not);
+    }
+
+    #[test]
+    fn older_word_of_the_bucket_changes_nothing() {
+        let mut rows = rows(other(2), false, 9, 0);
+        rows.device(&Row { device: device(other(1), false), returned: 0 }, 8);
+        assert_eq!(rows.next(&device(own(1), false)), Write::Not);
+        let imei = samples::imei(1);
+        assert_eq!(rows.next_decision(imei, 1), Write::Over { revision: 0, returned: 0 });
+        rows.decision(imei, 2, 12);
+        rows.decision(imei, 1, 11);
+        assert_eq!(rows.next_decision(imei, 2), Write::Not);
+        assert_eq!(rows.next_decision(imei, 3), Write::Over { revision: 12, returned: 0 });
+    }
+
+    #[test]
+    fn events_of_sessions_are_named_by_them_and_others_by_what_they_say() {
+        let rows = Rows::new(NODE);
+        let mut begun = samples::event(1, Kind::Online);
+        let digest = || "d".to_owned();
+        assert_eq!(rows.name(&begun, digest), "2-d", "one that is back");
+        begun.cause = None;
+        assert_eq!(rows.name(&begun, digest), "begin-7");
+        assert_eq!(rows.name(&samples::event(1, Kind::Replaced), digest), "end-7");
+        assert_eq!(rows.name(&samples::event(1, Kind::Refused), digest), "2-d");
+        assert_eq!(rows.name(&samples::event(0, Kind::Offline), digest), "2-d");
+    }
+}
