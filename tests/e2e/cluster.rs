@@ -289,7 +289,7 @@ fn server_that_is_cut_off_from_nats_keeps_its_devices() -> Result<(), Failure> {
     line.cut();
     line.set_dark(false);
     for operators in [cut_off.operators(), other.operators()] {
-        operators.wait_within(LOST_WITHIN * 2, "/api/devices?limit=100", "8 at a and 2 at b", |answer| {
+        operators.wait_within(LOST_WITHIN * 4, "/api/devices?limit=100", "8 at a and 2 at b", |answer| {
             let devices = answer["devices"].as_array()?;
             let at = |node| {
                 devices.iter().filter(|device| device["node"] == node && device["online"] == true).count()
@@ -361,7 +361,7 @@ fn loss_of_one_of_three_nats_servers_is_not_noticed() -> Result<(), Failure> {
         crowds.push(crowd(&pool, round * 20 + 10..round * 20 + 20, servers[1].devices())?);
         for server in &servers {
             server.operators().wait_within(
-                LOST_WITHIN * 2,
+                LOST_WITHIN * 4,
                 "/api/devices?limit=1&online=true",
                 "all",
                 |answer| (answer["total"] == (round + 1) * 20).then_some(()),

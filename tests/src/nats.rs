@@ -17,7 +17,7 @@ use crate::process::Program;
 use crate::rig::host;
 
 /// How soon three of them have found each other.
-const TOGETHER: Duration = Duration::from_secs(60);
+const TOGETHER: Duration = Duration::from_secs(120);
 
 /// Whether this machine has a NATS server.
 #[must_use]
