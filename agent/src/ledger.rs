@@ -260,5 +260,6 @@ impl fmt::Display for What {
     }
 }
 
-/// Counters move all the time; the status shows them this often at most.
-const SHOW_EVERY: Duration = Duration::from_secs(60);
+/// Counters move at each heartbeat, and the status is no file to be written at each: without other news it shows them this often at
+/// most.
+const SHOW_EVERY: Duration = Duration::from_secs(3600);

@@ -153,7 +153,8 @@ impl Link {
         if let Some(session) = &mut self.session
             && session.poll_timeout().is_some_and(|at| now.instant >= at)
         {
-            session.handle_timeout(now, InFlight(outq::unacknowledged(&self.socket)));
+            let in_flight = session.is_owed() && outq::unacknowledged(&self.socket);
+            session.handle_timeout(now, InFlight(in_flight));
         }
         Ok(())
     }

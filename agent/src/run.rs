@@ -180,7 +180,9 @@ impl<'e> Agent<'e> {
     /// Brings together what each knows: a network that has changed, a modem that was read, a way that fails, a server that
     /// may be told of it.
     fn tend(&mut self, route: PollFlags, now: Now) {
-        if self.route.turn(route, self.uplink.local_ip(), now.instant) && !self.stopping {
+        // The kernel is asked for the address when something was heard, and not at each heartbeat.
+        let local = if route.is_empty() { None } else { self.uplink.local_ip() };
+        if self.route.turn(route, local, now.instant) && !self.stopping {
             self.uplink.check(now);
         }
         if let Some(reading) = self.identification.take_reading() {

@@ -258,6 +258,12 @@ impl Session {
         self.due.heartbeat |= self.state == State::Registered && self.owed.is_none();
     }
 
+    /// Whether the server owes an answer: only then does it matter what is in flight.
+    #[must_use]
+    pub const fn is_owed(&self) -> bool {
+        self.owed.is_some()
+    }
+
     /// Whether this side has just ended a silence in which a NAT may have forgotten the flow: its answer is owed, or there is
     /// none to what was said.
     #[must_use]

@@ -350,7 +350,7 @@ impl Uplink {
             match link.poll(now) {
                 Ok(None) => return,
                 Ok(Some(event)) => {
-                    self.keeping.on_event(&event, link, now.instant);
+                    self.news |= self.keeping.on_event(&event, link, now.instant);
                     match event {
                         Event::Ended(end) => return self.on_lost(&Fault::of_session(&end), now),
                         event => self.on_event(&event, now),
@@ -376,7 +376,6 @@ impl Uplink {
                 self.on_registered(session_id, heartbeat, spread, now);
             }
             Event::Answered { round_trip } => self.round_trip = Some(round_trip),
-            Event::Echo(_) => self.news = true,
             Event::Time { offset_ms, round_trip } => {
                 self.on_time(offset_ms, round_trip, now);
             }
@@ -384,8 +383,8 @@ impl Uplink {
                 log::info(format_args!("skipped message {message}, which is not known here"));
             }
             Event::UsageTold => self.ledger.handle_told(now),
-            // The caller has taken it.
-            Event::Ended(_) => {}
+            // The caller has taken them.
+            Event::Echo(_) | Event::Ended(_) => {}
         }
     }
 

@@ -27,12 +27,13 @@ musl_unwinder() {
     echo "$folder"
 }
 
-# Sets RUST_FLAGS for the link.
+# Sets RUST_FLAGS for the link. At fixed addresses: a program that may lie anywhere sets its pointers right as it starts, and each page
+# that it writes to for that is memory of its own.
 musl_flags() {
     local musl unwinder
     musl=$(musl_folder "$1") unwinder=$(musl_unwinder "$1")
     RUST_FLAGS+=(
-        -Clink-self-contained=no -Ctarget-feature=+crt-static "-Lnative=$unwinder" "-Lnative=$musl"
+        -Clink-self-contained=no -Ctarget-feature=+crt-static -Crelocation-model=static "-Lnative=$unwinder" "-Lnative=$musl"
         -Clink-arg=-nostdlib "-Clink-arg=$musl/crt1.o" "-Clink-arg=$musl/crti.o"
         "-Clink-arg=-Wl,--start-group" -Clink-arg=-lgcc -Clink-arg=-lgcc_eh "-Clink-arg=$unwinder/find_object.o"
         -Clink-arg=-lc "-Clink-arg=-Wl,--end-group"

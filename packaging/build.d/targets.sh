@@ -5,7 +5,7 @@
 TARGETS=(
     armv7-unknown-linux-gnueabihf armv7-unknown-linux-musleabihf
     aarch64-unknown-linux-gnu aarch64-unknown-linux-musl
-    x86_64-unknown-linux-gnu
+    x86_64-unknown-linux-gnu x86_64-unknown-linux-musl
 )
 
 # The distribution's name for the target's architecture.
@@ -28,13 +28,15 @@ target_gnu() {
 
 target_is_musl() { [[ $1 == *-musl* ]]; }
 target_is_host() { [[ $1 == "$HOST" ]]; }
+# The machine's own processor, whatever the C library: what is compiled and linked for it needs nothing foreign.
+target_runs_here() { [[ ${1%%-*} == "${HOST%%-*}" ]]; }
 
 # The packages that compile and link C for the target, and run what comes out.
 target_packages() {
     local gnu arch
     gnu=$(target_gnu "$1") arch=$(target_debian "$1")
     echo file
-    if target_is_host "$1"; then
+    if target_runs_here "$1"; then
         echo gcc libc6-dev
     else
         echo "gcc-${gnu//_/-}" "libc6-dev-$arch-cross" qemu-user-static
@@ -50,13 +52,14 @@ target_programs() {
 }
 
 # The smallest flavour is one static file; on glibc that would be three times the size, so it is built with musl alone.
+# A PC that has room for the standard one has glibc.
 target_flavours() {
-    echo standard
+    [[ $1 == x86_64-*-musl ]] || echo standard
     ! target_is_musl "$1" || echo smallest
 }
 
 target_runner() {
-    target_is_host "$1" && return
+    target_runs_here "$1" && return
     case $1 in
     armv7-*) echo qemu-arm-static -L /usr/arm-linux-gnueabihf ;;
     aarch64-*) echo qemu-aarch64-static -L /usr/aarch64-linux-gnu ;;

@@ -40,4 +40,5 @@ pub mod shake;
 pub mod stage;
 pub mod stored_fleet;
 pub mod stream;
+pub mod upkeep;
 pub mod weather;

@@ -84,14 +84,17 @@ impl Keeping {
         self.keepalive.terms(link.dialect())
     }
 
-    /// Hears what the session over `link` tells.
-    pub(super) fn on_event(&mut self, event: &Event, link: &mut Link, now: Instant) {
-        if let Some(pace) = self.keepalive.handle_event(event, now)
+    /// Hears what the session over `link` tells. `true` when what [`fmt::Display`] shows is another silence, or known in another
+    /// way.
+    pub(super) fn on_event(&mut self, event: &Event, link: &mut Link, now: Instant) -> bool {
+        let pace = self.keepalive.handle_event(event, now);
+        if let Some(pace) = pace
             && let Some(session) = link.session()
         {
             session.set_pace(pace);
         }
-        if let Some(learned) = self.keepalive.take_learned()
+        let learned = self.keepalive.take_learned();
+        if let Some(learned) = learned
             && let Some(network) = &self.network
             && let Err(error) = self.networks.keep(network, learned)
         {
@@ -99,9 +102,11 @@ impl Keeping {
                 "what was learned of the line cannot be kept in the state folder: {error}"
             ));
         }
-        if let Some(notice) = self.keepalive.take_notice() {
+        let notice = self.keepalive.take_notice();
+        if let Some(notice) = notice {
             tell(notice);
         }
+        pace.is_some() || learned.is_some() || notice.is_some()
     }
 
     /// A session's link broke.
