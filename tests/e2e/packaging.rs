@@ -8,6 +8,8 @@ use std::process::{Command, Output};
 
 use moorline_config::Document;
 use moorline_testbed::failure::Failure;
+use moorline_testbed::left_out::left_out;
+use moorline_testbed::measure::Footprint;
 use moorline_testbed::programs::distribution;
 use tempfile::TempDir;
 
@@ -35,7 +37,11 @@ fn every_target_is_explained() -> Result<(), Failure> {
 
 #[test]
 fn boards_get_a_smallest_agent_that_is_static() -> Result<(), Failure> {
-    let expected = ["armv7-unknown-linux-musleabihf/smallest", "aarch64-unknown-linux-musl/smallest"];
+    let expected = [
+        "armv7-unknown-linux-musleabihf/smallest",
+        "aarch64-unknown-linux-musl/smallest",
+        "x86_64-unknown-linux-musl/smallest",
+    ];
     assert_eq!(agents(&["--flavour", "smallest"])?, expected);
     Ok(())
 }
@@ -102,6 +108,21 @@ fn panic_of_a_standard_agent_says_where() -> Result<(), Failure> {
         let says = holds("panicked at ") && holds("agent/src/uplink.rs");
         assert_eq!(says, agent.ends_with("/standard"), "{agent}");
     }
+    Ok(())
+}
+
+/// What runs here is measured here; those of other machines in guests, by `guest_memory.rs`.
+#[test]
+#[ignore = "needs what packaging/build makes"]
+fn smallest_agent_of_a_pc_holds_little_memory() -> Result<(), Failure> {
+    if !cfg!(target_arch = "x86_64") {
+        left_out("the memory of x86_64-unknown-linux-musl/smallest: this is another machine");
+        return Ok(());
+    }
+    let agent = distribution().join("x86_64-unknown-linux-musl/smallest/moorline-agent");
+    let footprint = Footprint::of_an_agent(&agent)?;
+    println!("{footprint:?}");
+    assert!(footprint.pss_kib <= 1126, "{footprint:?} is more than 1.1 MiB");
     Ok(())
 }
 

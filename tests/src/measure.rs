@@ -7,7 +7,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -402,20 +402,21 @@ pub struct Footprint {
     pub pss_kib: u64,
     /// The part of it that no file stands behind.
     pub anonymous_kib: u64,
+    /// What no other process has, be there a file behind it or not.
+    pub private_kib: u64,
 }
 
 impl Footprint {
-    /// Of the smallest agent of this machine's target, online, after three heartbeats.
+    /// Of this program of the agent's, online, after three heartbeats.
     ///
     /// # Errors
     /// It does not come to that.
-    pub fn of_an_agent() -> Result<Self, Failure> {
+    pub fn of_an_agent(program: &Path) -> Result<Self, Failure> {
         let rig = Rig::new()?;
         let server = rig.server()?.set("session.heartbeat_min", "1s").start()?;
         let relay = Relay::start(server.devices());
-        let [_, (_, smallest)] = agent_sizes()?;
         let agent =
-            rig.agent(relay.address(), IMEI)?.program(&smallest).set("heartbeat.interval", "1s").start()?;
+            rig.agent(relay.address(), IMEI)?.program(program).set("heartbeat.interval", "1s").start()?;
         server.operators().wait_online(IMEI, true)?;
         let then = relay.bytes();
         if !relay.wait_for(PATIENCE, |bytes| bytes.since(then).sum() >= 3 * 48) {
@@ -442,7 +443,8 @@ impl Footprint {
             line.and_then(|rest| rest.trim_end_matches("kB").trim().parse().ok())
                 .ok_or_else(|| Failure::new(format!("no {name} in smaps_rollup")))
         };
-        Ok(Self { pss_kib: kib("Pss:")?, anonymous_kib: kib("Pss_Anon:")? })
+        let private_kib = kib("Private_Clean:")? + kib("Private_Dirty:")?;
+        Ok(Self { pss_kib: kib("Pss:")?, anonymous_kib: kib("Pss_Anon:")?, private_kib })
     }
 }
 

@@ -43,10 +43,12 @@ fn measure() -> Result<(), Failure> {
         println!("\nHeap allocations per heartbeat: {}", beat.allocations);
     }
     println!("\nThe agent's program, bytes");
-    for (flavour, path) in agent_sizes()? {
+    let sizes = agent_sizes()?;
+    for (flavour, path) in &sizes {
         println!("{flavour:<34} {:>9}", fs::metadata(path)?.len());
     }
-    let footprint = Footprint::of_an_agent()?;
+    let [_, (_, smallest)] = sizes;
+    let footprint = Footprint::of_an_agent(&smallest)?;
     println!("\nThe agent's memory, registered and after three heartbeats, KiB");
     println!(
         "{:<34} {:>9}\n{:<34} {:>9}",
