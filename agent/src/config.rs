@@ -20,9 +20,10 @@ use rustls::sign::CertifiedKey;
 use crate::address::Address;
 use crate::backoff::Limits;
 use crate::credentials;
+use crate::crypto::provider;
 use crate::environment::Environment;
 use crate::keepalive::Settings;
-use crate::tls::{self, MinVersion};
+use crate::tls::MinVersion;
 pub use clock::Clock;
 pub use modem::{Modem, Reset};
 
@@ -209,7 +210,7 @@ fn identity(section: &Section<'_>, environment: &Environment) -> Option<Identity
     let chain = credentials::chain(&certificate).map_err(|fault| section.mistake("certificate", fault)).ok();
     let private_key = credentials::private_key(&key).map_err(|fault| section.mistake("key", fault)).ok();
     let imei = imei(section);
-    let certified_key = credentials::certified_key(chain?, private_key?, &tls::provider())
+    let certified_key = credentials::certified_key(chain?, private_key?, &provider())
         .map_err(|fault| section.mistake("key", format!("{}: {fault}", key.display())))
         .ok()?;
     Some(Identity { app_id, certified_key, certificate, key, imei })

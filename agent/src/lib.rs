@@ -11,6 +11,7 @@ pub mod clock;
 pub mod clock_watch;
 pub mod config;
 pub mod credentials;
+pub mod crypto;
 pub mod der;
 pub mod diagnosis;
 pub mod dns;

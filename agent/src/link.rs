@@ -331,7 +331,7 @@ mod tests {
     }
 
     fn client() -> ClientConnection {
-        let config = ClientConfig::builder_with_provider(crate::tls::provider())
+        let config = ClientConfig::builder_with_provider(crate::crypto::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_root_certificates(RootCertStore::empty())

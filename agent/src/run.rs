@@ -61,7 +61,10 @@ struct Agent<'e> {
 }
 
 impl<'e> Agent<'e> {
-    fn start(file: &Path, environment: &'e Environment) -> Result<Self, Exit> {
+    /// A function of its own, and what it makes on the heap: a page of the stack that was written once stays with the process, and so
+    /// what is needed to begin lies where the loop's own calls come to lie.
+    #[inline(never)]
+    fn start(file: &Path, environment: &'e Environment) -> Result<Box<Self>, Exit> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             log::error(format_args!("{what}: {error}"));
             Exit::Failure
@@ -75,7 +78,7 @@ impl<'e> Agent<'e> {
         let tls = tls(&config, &time).map_err(|error| failed("TLS cannot be set up", &error))?;
         let now = clock::now();
         log::info(format_args!("moorline-agent {} with {}", env!("CARGO_PKG_VERSION"), file.display()));
-        let mut agent = Self {
+        let mut agent = Box::new(Self {
             file: file.to_owned(),
             notifier: Notifier::new(environment, now.instant),
             status: StatusFile::open(environment),
@@ -89,7 +92,7 @@ impl<'e> Agent<'e> {
             time,
             news: false,
             stopping: false,
-        };
+        });
         agent.identify(now);
         Ok(agent)
     }

@@ -4,16 +4,13 @@
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
-use rustls::{
-    ClientConfig, ClientConnection, Error, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion,
-    version,
-};
+use rustls::{ClientConfig, ClientConnection, Error, RootCertStore, SupportedProtocolVersion, version};
 
 use crate::clock::TicketClock;
+use crate::crypto::provider;
 use crate::trusted_time::TrustedTime;
 use crate::verifier::Verifier;
 
@@ -43,32 +40,6 @@ impl MinVersion {
         }
     }
 }
-
-/// The crypto of the whole agent, always named: a default could be another one as soon as some crate asks for it.
-#[must_use]
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(CryptoProvider { cipher_suites: SUITES.to_vec(), ..ring::default_provider() })
-}
-
-/// Most wanted first. SHA-256 comes before SHA-384, which makes each Finished and each offered ticket 16 bytes longer and has no
-/// more to protect: certificates and key exchange have 128 bits. Every TLS 1.3 server has the first (RFC 8446 section 9.1).
-static SUITES: &[SupportedCipherSuite] = &[
-    ring::cipher_suite::TLS13_AES_128_GCM_SHA256,
-    ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-    ring::cipher_suite::TLS13_AES_256_GCM_SHA384,
-    #[cfg(feature = "tls12")]
-    ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-    #[cfg(feature = "tls12")]
-    ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-    #[cfg(feature = "tls12")]
-    ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-    #[cfg(feature = "tls12")]
-    ring::cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-    #[cfg(feature = "tls12")]
-    ring::cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-    #[cfg(feature = "tls12")]
-    ring::cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-];
 
 /// What every handshake of a configuration shares.
 #[derive(Clone, Debug)]

@@ -314,7 +314,7 @@ impl Uplink {
         };
         match opened {
             Ok(tls) => {
-                let link = Link::new(socket, target.address, tls, self.ledger.tally());
+                let link = Box::new(Link::new(socket, target.address, tls, self.ledger.tally()));
                 let deadline = now.instant + HANDSHAKE_TIMEOUT;
                 self.set_state(State::Handshaking { target, link, deadline }, format_args!(""));
             }

@@ -11,11 +11,9 @@ fn connects_cost_what_is_promised() -> Result<(), Failure> {
     let mut probe = Probe::new()?;
     let (full, resumed) = (probe.connect()?, probe.connect()?);
     assert!(!full.resumed && resumed.resumed, "{full:?}, then {resumed:?}");
-    for (bytes, up, down) in [
-        (full.registered, 980, 970),
-        (resumed.handshake, 395, 335),
-        (resumed.registered, 490, 410),
-    ] {
+    for (bytes, up, down) in
+        [(full.registered, 980, 970), (resumed.handshake, 395, 335), (resumed.registered, 490, 410)]
+    {
         assert!(bytes.up <= up && bytes.down <= down, "{bytes:?} is more than {up} and {down}");
     }
     Ok(())

@@ -18,9 +18,9 @@ use moorline_agent::clock::{self, Now, TicketClock};
 use moorline_agent::link::{Link, LinkError};
 use moorline_agent::round_trip::RoundTrip;
 use moorline_agent::session::{Echo, Event, Greeting, Pace, Terms};
-use moorline_agent::tls::{self, MinVersion, Tls};
+use moorline_agent::tls::{MinVersion, Tls};
 use moorline_agent::trusted_time::TrustedTime;
-use moorline_agent::{credentials, tcp};
+use moorline_agent::{credentials, crypto, tcp};
 use moorline_protocol::{DeviceMessage, Hello, Imei, ServerMessage, Usage, UsageBytes, Used, Welcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::pki_types::UnixTime;
@@ -177,7 +177,7 @@ impl<'f> Probe<'f> {
         let identity = credentials::certified_key(
             credentials::chain(&device.certificate).map_err(Failure::new)?,
             credentials::private_key(&device.key).map_err(Failure::new)?,
-            &tls::provider(),
+            &crypto::provider(),
         )
         .map_err(Failure::new)?;
         let roots = credentials::roots(&rig.pki().ca()).map_err(Failure::new)?;

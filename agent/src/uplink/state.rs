@@ -12,7 +12,8 @@ use crate::dns::Lookup;
 use crate::link::Link;
 use crate::round::Target;
 
-/// Where the link stands; named by what it waits for.
+/// Where the link stands; named by what it waits for. The link is the largest thing that the agent has, and goes from state to state
+/// without being copied on the stack.
 #[derive(Debug, Default)]
 pub(super) enum State {
     /// Who the device is is not known yet.
@@ -25,13 +26,13 @@ pub(super) enum State {
     /// TCP connects.
     Connecting { target: Target, socket: TcpStream, deadline: Instant },
     /// TLS shakes hands.
-    Handshaking { target: Target, link: Link, deadline: Instant },
+    Handshaking { target: Target, link: Box<Link>, deadline: Instant },
     /// The greeting is out; the session has its own deadlines from here on.
-    Registering { target: Target, link: Link },
+    Registering { target: Target, link: Box<Link> },
     /// The server took the device in.
-    Online { link: Link, since: Now, spread: Duration },
+    Online { link: Box<Link>, since: Now, spread: Duration },
     /// Goodbye goes out, or the server's end of the stream is waited for.
-    Leaving { link: Link, reason: u8, sent: bool, deadline: Instant },
+    Leaving { link: Box<Link>, reason: u8, sent: bool, deadline: Instant },
     /// Nothing is left to be said; for a stop the end, for a reload the beginning.
     Left,
 }

@@ -42,7 +42,7 @@ impl Pool {
         let devices = (0..devices).map(issue).collect::<Result<_, Failure>>()?;
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(pki.ca())?)?;
-        let base = ClientConfig::builder_with_provider(moorline_agent::tls::provider())
+        let base = ClientConfig::builder_with_provider(moorline_agent::crypto::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots)
             .with_no_client_auth();
