@@ -82,8 +82,8 @@ class Session:
         message, code = struct.unpack(">bb", body[:2])
         return message, code, body[2:].decode("ascii")
 
-    def keep_alive(self, register):
-        """The heartbeat thread: a heartbeat at once and every three seconds, a question for the time now and then."""
+    def keep_alive(self, register, every):
+        """The heartbeat thread: a heartbeat at once and every so many seconds, a question for the time now and then."""
         try:
             beats = 0
             while True:
@@ -94,7 +94,7 @@ class Session:
                     self.send(register)
                     say("sent register")
                 beats += 1
-                if self.over.wait(HEARTBEAT_SECONDS):
+                if self.over.wait(every):
                     return
         except OSError as error:
             # The main thread finds the same end while reading and speaks of it.
@@ -117,7 +117,7 @@ def run_session(options, tls, register, registered):
         with tls.wrap_socket(plain, server_hostname=options.name or options.host) as connection:
             say("connected", connection.version())
             session = Session(connection)
-            writer = threading.Thread(target=session.keep_alive, args=(register,), daemon=True)
+            writer = threading.Thread(target=session.keep_alive, args=(register, options.every), daemon=True)
             writer.start()
             try:
                 while True:
@@ -140,6 +140,7 @@ def arguments():
     parser.add_argument("--name", help="the name in the server's certificate; default: the host")
     parser.add_argument("--imei", required=True, help="15 digits")
     parser.add_argument("--app-id", default="996da38d-a7be-4947-aa4c-f8208b5f4ade", help="a UUID")
+    parser.add_argument("--every", type=float, default=HEARTBEAT_SECONDS, help="seconds between heartbeats")
     parser.add_argument("--tls", choices=["1.2", "1.3"], help="this version alone")
     return parser.parse_args()
 

@@ -4,8 +4,9 @@
 use std::io;
 use std::sync::Arc;
 
+use moorline_agent::crypto::provider;
 use moorline_agent::floor::BUILT;
-use moorline_agent::tls::{MinVersion, Tls, provider};
+use moorline_agent::tls::{MinVersion, Tls};
 use moorline_agent::trusted_time::{Reading, TrustedTime};
 use moorline_testbed::failure::Failure;
 use rcgen::{

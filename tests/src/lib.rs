@@ -1,5 +1,6 @@
 //! What the tests and the demo are made of: see ARCHITECTURE.md.
 
+pub mod agent_bench;
 pub mod bare_server;
 pub mod bench;
 pub mod black_hole;

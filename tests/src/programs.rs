@@ -36,16 +36,30 @@ pub fn program_with(name: &str, features: &[&str]) -> Result<PathBuf, Failure> {
         }
         return shipped_agent(&other);
     }
+    program_with_in(name, features, this_profile())
+}
+
+/// As [`program_with`], of such a profile.
+///
+/// # Errors
+/// The compiler refused it.
+#[track_caller]
+pub fn program_with_in(name: &str, features: &[&str], profile: &str) -> Result<PathBuf, Failure> {
     let shelf = shelf()?;
     // Cargo puts one crate's programs at one path whatever their features; so they are taken from there before another
     // process builds them in another way.
     let lock = File::create(shelf.join("lock"))?;
     lock.lock()?;
-    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
     let built = build(name, features, profile)?;
     let place = shelf.join(if features.is_empty() { "default".to_owned() } else { features.join("+") });
+    let place = if profile == this_profile() { place } else { place.join(profile) };
     fs::create_dir_all(&place)?;
     link(&built, &place.join(name))
+}
+
+/// The profile of the program that runs now.
+const fn this_profile() -> &'static str {
+    if cfg!(debug_assertions) { "dev" } else { "release" }
 }
 
 /// As [`program`], of such a profile.

@@ -76,9 +76,14 @@ impl Kind {
             Self::Stunnel => (Path::new("stunnel4"), "-version"),
             Self::Python => (Path::new("python3"), "--version"),
         };
-        let said = Command::new(program).arg(option).output().map(|output| [output.stdout, output.stderr].concat());
+        let said =
+            Command::new(program).arg(option).output().map(|output| [output.stdout, output.stderr].concat());
         let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
-        said.lines().map(str::trim).find(|line| line.contains(char::is_numeric)).unwrap_or("unknown").to_owned()
+        said.lines()
+            .map(str::trim)
+            .find(|line| line.contains(char::is_numeric))
+            .unwrap_or("unknown")
+            .to_owned()
     }
 
     /// The heartbeat's settings, for the page.
@@ -86,7 +91,9 @@ impl Kind {
     pub const fn settings(&self) -> &'static str {
         match self {
             Self::Agent { .. } => "`heartbeat.interval` as a duration; native; against moorline-server",
-            Self::MosquittoSub => "`-k`, one topic, QoS 0, mutual TLS; against mosquitto with one ticket, persistence off",
+            Self::MosquittoSub => {
+                "`-k`, one topic, QoS 0, mutual TLS; against mosquitto with one ticket, persistence off"
+            }
             Self::Stunnel => {
                 "`client = yes`, `verifyChain`, `checkHost`; a thread of the benchmark sends a classic heartbeat through it; \
                  against moorline-server"
@@ -150,7 +157,11 @@ impl Client {
         };
         // The rest of it comes within the quiet moment that is waited for.
         if !relay.wait_for(PATIENCE, |bytes| bytes.up > 1000 && bytes.down > 500) {
-            return Err(Failure::new(format!("{} does not connect:\n{}", kind.name(), program.lines().join("\n"))));
+            return Err(Failure::new(format!(
+                "{} does not connect:\n{}",
+                kind.name(),
+                program.lines().join("\n")
+            )));
         }
         upkeep::rest(&relay);
         Ok(Self { program, relay, heap, _pinger: pinger })
@@ -250,13 +261,15 @@ fn ping(stunnel: SocketAddr, every: Duration) -> Result<Sender<()>, Failure> {
 fn own_libraries(kind: &Kind, program: &Path, folder: &Path) -> Result<PathBuf, Failure> {
     let mut sources = libraries(&on_path(program))?;
     if *kind == Kind::Python {
-        let module = Command::new("python3").args(["-c", "import _ssl; print(_ssl.__file__)"]).output()?.stdout;
+        let module =
+            Command::new("python3").args(["-c", "import _ssl; print(_ssl.__file__)"]).output()?.stdout;
         sources.extend(libraries(Path::new(String::from_utf8_lossy(&module).trim()))?);
     }
     let copies = folder.join("libraries");
     fs::create_dir_all(&copies)?;
     for source in sources {
-        let Some(name) = source.file_name().filter(|name| !name.as_encoded_bytes().starts_with(b"libc.so")) else {
+        let Some(name) = source.file_name().filter(|name| !name.as_encoded_bytes().starts_with(b"libc.so"))
+        else {
             continue;
         };
         fs::copy(&source, copies.join(name))?;
