@@ -341,7 +341,10 @@ fn watch_clock(now: Now) -> Option<ClockWatch> {
 }
 
 /// Chance for the backoff's jitter.
-#[expect(clippy::disallowed_methods, reason = "the agent's one taking of chance, for the backoff's jitter")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "chance for the backoff's jitter, beside TLS's own in crypto.rs"
+)]
 fn seed() -> Result<u64, getrandom::Error> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)?;

@@ -34,6 +34,7 @@ fn agents_heap_stays_small_at_its_peak() -> Result<(), Failure> {
     let (exit, heap) = agent.join().map_err(|_| Failure::new("the agent panicked"))?;
     assert!(beaten, "no heartbeats came");
     assert!(matches!(exit, Some(Exit::Asked)), "{exit:?}");
+    println!("{heap:?}");
     assert!(heap.bytes_max <= 32 * 1024, "{heap:?}");
     Ok(())
 }
