@@ -7,19 +7,22 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use moorline_protocol::Imei;
-
 use super::heap::Heap;
 use crate::certs::Credentials;
 use crate::failure::Failure;
+use crate::load::imei;
 use crate::process::{PATIENCE, Program};
 use crate::relay::Relay;
-use crate::rig::{IMEI, Rig, SERVER_NAME, free_address};
+use crate::rig::{Rig, SERVER_NAME, free_address};
 use crate::upkeep::{self, is_installed};
+
+/// How many clients were started so far.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Which client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,18 +132,21 @@ impl Client {
         every: Duration,
         counting: bool,
     ) -> Result<Self, Failure> {
+        // One each: of two sessions of one device the server keeps the newer.
+        let imei = imei(NUMBER.fetch_add(1, Ordering::SeqCst))?;
+        let name = imei.to_string();
         let relay = Relay::start(server);
         let folder = tempfile::Builder::new().prefix("client-").tempdir_in(rig.folder())?.keep();
-        let device = rig.pki().device(IMEI.parse::<Imei>()?)?;
+        let device = rig.pki().device(imei)?;
         let plain = free_address()?;
         let mut command = match kind {
             Kind::Agent { program, .. } => {
-                let agent = rig.agent(relay.address(), IMEI)?.program(program);
+                let agent = rig.agent(relay.address(), &name)?.program(program);
                 agent.set("heartbeat.interval", format!("{}s", every.as_secs())).command()?
             }
-            Kind::MosquittoSub => mosquitto_sub(rig, &relay, &device, every),
+            Kind::MosquittoSub => mosquitto_sub(rig, &relay, &device, &name, every),
             Kind::Stunnel => stunnel(rig, &relay, &device, plain, &folder)?,
-            Kind::Python => python(rig, &relay, &device, every),
+            Kind::Python => python(rig, &relay, &device, &name, every),
         };
         let program = PathBuf::from(command.get_program());
         command.env("LD_LIBRARY_PATH", own_libraries(kind, &program, &folder)?);
@@ -151,7 +157,7 @@ impl Client {
         let mut program = Program::start(&mut command)?;
         let pinger = if *kind == Kind::Stunnel {
             program.wait_for("Configuration successful")?;
-            Some(ping(plain, every)?)
+            Some(ping(plain, &name, every)?)
         } else {
             None
         };
@@ -184,10 +190,10 @@ impl Client {
     }
 }
 
-fn mosquitto_sub(rig: &Rig, relay: &Relay, device: &Credentials, every: Duration) -> Command {
+fn mosquitto_sub(rig: &Rig, relay: &Relay, device: &Credentials, imei: &str, every: Duration) -> Command {
     let mut command = Command::new("mosquitto_sub");
     command
-        .args(["-h", SERVER_NAME, "-p", &relay.address().port().to_string(), "-t", "bench", "-i", IMEI])
+        .args(["-h", SERVER_NAME, "-p", &relay.address().port().to_string(), "-t", "bench", "-i", imei])
         .args(["-k", &every.as_secs().to_string()])
         .arg("--cafile")
         .arg(rig.pki().ca())
@@ -221,12 +227,12 @@ fn stunnel(
     Ok(command)
 }
 
-fn python(rig: &Rig, relay: &Relay, device: &Credentials, every: Duration) -> Command {
+fn python(rig: &Rig, relay: &Relay, device: &Credentials, imei: &str, every: Duration) -> Command {
     let mut command = Command::new("python3");
     command
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/classic/client.py"))
         .args([&relay.address().ip().to_string(), &relay.address().port().to_string()])
-        .args(["--name", SERVER_NAME, "--imei", IMEI, "--every", &every.as_secs().to_string()])
+        .args(["--name", SERVER_NAME, "--imei", imei, "--every", &every.as_secs().to_string()])
         .arg("--ca")
         .arg(rig.pki().ca())
         .arg("--certificate")
@@ -237,12 +243,12 @@ fn python(rig: &Rig, relay: &Relay, device: &Credentials, every: Duration) -> Co
 }
 
 /// A plain program behind stunnel: a classic device that registers and then sends a heartbeat every so often.
-fn ping(stunnel: SocketAddr, every: Duration) -> Result<Sender<()>, Failure> {
+fn ping(stunnel: SocketAddr, imei: &str, every: Duration) -> Result<Sender<()>, Failure> {
     #[expect(clippy::disallowed_methods, reason = "the plain program's one connection")]
     let mut stream = TcpStream::connect(stunnel)?;
     let mut register = vec![0, 0, 0, 53, 0, 0];
     register.extend_from_slice(b"996da38d-a7be-4947-aa4c-f8208b5f4ade");
-    register.extend_from_slice(IMEI.as_bytes());
+    register.extend_from_slice(imei.as_bytes());
     stream.write_all(&register)?;
     let (running, over) = mpsc::channel::<()>();
     thread::spawn(move || {

@@ -16,7 +16,7 @@ use moorline_testbed::rig::Rig;
 /// Tries the agent beside mosquitto_sub, stunnel and a plain Python program, and writes what it finds.
 #[derive(Parser)]
 struct Arguments {
-    /// Wake-ups of half a minute instead of three, and the page under target/bench
+    /// Wake-ups of half a minute instead of two, and the page under target/bench
     #[arg(long)]
     quick: bool,
     /// Where the page goes, its picture beside it
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     let default = if quick { "../target/bench/benchmarks-agent.md" } else { "../docs/benchmarks-agent.md" };
     let page = page.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(default));
     // mosquitto_sub takes no less than five seconds.
-    let (every, beats) = if quick { (Duration::from_secs(10), 3) } else { (Duration::from_secs(30), 6) };
+    let (every, beats) = if quick { (Duration::from_secs(10), 3) } else { (Duration::from_secs(30), 4) };
     match run(every, beats, &page) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
