@@ -37,7 +37,10 @@ const HOW: &str = "\
 - **Wake-ups**: `voluntary_ctxt_switches` of all of a client's threads, while all of them run side by side, from one quiet moment to
   another. Two of a heartbeat's are its own: it is due, and its answer comes. The rest are between heartbeats. The agent runs without
   systemd's watchdog here; under its unit that adds one in half of `WatchdogSec`.
-- **System calls**: by `strace -f`, the wait included, in four heartbeats.
+  In a process's first minutes the budget's counters go to flash when it has become twice as old or its bytes have passed what was
+  covered: the waits for the disk are wake-ups by this count, and what the agent shows between heartbeats is taken to be theirs.
+- **System calls**: by `strace -f`, the wait included, in four heartbeats. One such write of the agent's counters is 8 calls, 2 for each of
+  the four; without one a heartbeat is 4, and 2 wake-ups, which `--test agent_upkeep` asserts.
 - **Heap**: a library over `malloc` (`tests/src/agent_bench/heap.c`) counts allocations in four heartbeats and the most that was live
   since the start. Python gets most of its objects from an allocator of its own, which takes whole arenas, and is not seen.
 - **Bytes**: TCP payload at the relay, both ways. Connecting is all from the start to the first quiet moment, before a heartbeat: TLS
