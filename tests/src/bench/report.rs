@@ -45,6 +45,12 @@ logs it and stores nothing. `mosquitto` is CONNECT and PINGREQ over mutual TLS, 
 by OpenSSL's `NumTickets`); `python` is `tests/classic/server.py`, a thread for each device.
 ";
 
+const REMARK: &str = "
+Of an arrival most is TLS alone, which ring computes, and of the rest most is the kernel's: \"Where it goes\", below. A heartbeat is a
+read, a write and a share of an `epoll_wait`; the write, with what the kernel does for the receiver in it, is half of it.
+
+";
+
 const LIMITS: &str = "\
 ## What is not measured
 
@@ -72,6 +78,7 @@ impl Report {
     #[must_use]
     pub fn page(&self, machine: &Machine) -> String {
         let mut page = format!("{INTRODUCTION}\n{machine}\n");
+        self.aims(&mut page);
         self.growth_tables(&mut page);
         self.storm_tables(&mut page);
         self.sieges.iter().for_each(|siege| siege.table(&mut page));
@@ -79,6 +86,37 @@ impl Report {
         self.start_table(&mut page);
         page.push_str(LIMITS);
         page
+    }
+
+    /// What the server is to come to with the most sessions that were tried, and whether it does.
+    fn aims(&self, page: &mut String) {
+        let last = |kind| self.growths.iter().find(|growth| growth.kind == kind)?.steps.last();
+        let resumed = |growth: &Growth| growth.resumed.map(|time| time.as_secs_f64());
+        let kinds = [Kind::Moorline { sessions: 0 }, Kind::Moorline { sessions: 20_000 }];
+        let ([Some(bare), Some(ours)], Some(theirs)) =
+            (kinds.map(last), last(Kind::Mosquitto { tickets: 1 }))
+        else {
+            return;
+        };
+        let our_resumed = self.growths.iter().find(|growth| growth.kind == kinds[1]).and_then(resumed);
+        let resumed =
+            self.mosquitto().and_then(resumed).zip(our_resumed).map_or(0.0, |(theirs, ours)| theirs / ours);
+        let share = |of: fn(&Step) -> Duration| of(theirs).as_secs_f64() / of(ours).as_secs_f64();
+        page.push_str("## What was aimed at\n\n| with the most sessions | aim | measured | |\n| --- | ---: | ---: | --- |\n");
+        for (what, at_least, aim, measured) in [
+            ("bytes each, no tickets", false, 6_000.0, bare.bytes_each as f64),
+            ("bytes each, 1 ticket", false, 7_200.0, ours.bytes_each as f64),
+            ("full handshakes: times what mosquitto does", true, 3.5, share(|step| step.handshake)),
+            ("resumed ones", true, 4.0, resumed),
+            ("a heartbeat: of what it takes mosquitto", false, 0.7, 1.0 / share(|step| step.heartbeat)),
+        ] {
+            let (bound, reached) =
+                if at_least { ("at least", measured >= aim) } else { ("at most", measured <= aim) };
+            let digits = if aim < 100.0 { 2 } else { 0 };
+            let reached = if reached { "reached" } else { "missed" };
+            let _ = writeln!(page, "| {what} | {bound} {aim:.digits$} | {measured:.digits$} | {reached} |");
+        }
+        page.push_str(REMARK);
     }
 
     fn growth_tables(&self, page: &mut String) {
