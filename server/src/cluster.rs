@@ -5,6 +5,7 @@
 //! - `rows`, `nodes`: what is decided: which write holds, who is lost. Pure.
 //! - `shared`: the [`Store`](crate::store::Store) of a node; `follow`: what other nodes tell.
 //! - `orders`: what one node asks of another.
+//! - `transfer`: a fleet goes from one server's database to NATS, and back.
 //!
 //! Each node knows the whole fleet and answers for it; each device is held by one. Sessions and heartbeats need no NATS: when
 //! it is away they go on, new ones begin, and what happens waits in the queue.
@@ -16,6 +17,7 @@ mod orders;
 mod rows;
 mod settings;
 mod shared;
+mod transfer;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -41,6 +43,7 @@ pub use orders::Unanswered;
 use rows::Rows;
 pub use settings::ClusterSettings;
 use shared::Shared;
+pub use transfer::{Moved, share, unshare};
 use wire::{Beat, Meta};
 
 /// A node whose word did not reach NATS for so many beats tells operators.
@@ -105,6 +108,11 @@ impl Cluster {
         let nats = Nats::open(settings, retention.sessions + retention.refusals).await.map_err(told)?;
         let nats = Arc::new(nats);
         let meta = agree(&nats).await.map_err(told)?;
+        if meta.moving {
+            return Err(told(NatsError(
+                "a fleet is being brought there: let moorline-server share end, or do it again".to_owned(),
+            )));
+        }
         let boot = random()?;
         let number = take_place(&nats, settings.node(), &boot).await.map_err(told)?;
         let mut watch = nats.watch_fleet().await.map_err(told)?;
@@ -252,7 +260,7 @@ fn node_key(name: &str) -> String {
 /// What the bucket is; the first node says it.
 async fn agree(nats: &Nats) -> Result<Meta, NatsError> {
     let fault = |fault: &dyn std::fmt::Display| NatsError(format!("the bucket of the fleet: {fault}"));
-    let own = Meta { version: wire::VERSION, id: random().map_err(NatsError)? };
+    let own = Meta { version: wire::VERSION, id: random().map_err(NatsError)?, moving: false };
     // Where another was quicker, or was there long before, what it said holds.
     let _ = nats.fleet.create("meta", wire::write(&own).into()).await;
     let held = nats.fleet.get("meta").await.map_err(|error| fault(&error))?;

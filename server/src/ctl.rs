@@ -95,6 +95,8 @@ enum Command {
     },
     /// Shows how many devices there are
     Fleet,
+    /// Shows the servers that share the fleet
+    Nodes,
     /// Shows what a device told over time, hour by hour
     History {
         /// Its IMEI, 15 digits
@@ -242,6 +244,7 @@ pub fn run(arguments: &Arguments, environment: &Environment, out: &mut impl Writ
         Command::Devices(wanted) => list_devices(&client, wanted, json, out),
         Command::Device { imei } => show_device(&client, *imei, json, out),
         Command::Fleet => steer::fleet(&client, json, out),
+        Command::Nodes => steer::nodes(&client, json, out),
         Command::History { imei, days } => steer::history(&client, *imei, *days, json, out),
         Command::Add { file } => steer::add(&client, file, json, out),
         Command::Block(Hold { imei, reason }) => {

@@ -2,12 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use moorline_server::app::{App, Failure};
 use moorline_server::clock;
+use moorline_server::cluster;
 use moorline_server::config::{self, Config};
 use moorline_server::log;
 use moorline_server::metrics::Metrics;
@@ -41,6 +43,10 @@ enum Command {
         /// The backup, as moorlinectl backup makes it.
         backup: PathBuf,
     },
+    /// Brings the fleet from this server's database into the NATS of [cluster], for several servers. This one has to be stopped.
+    Share,
+    /// Brings the fleet from the NATS of [cluster] back into this server's database. All servers have to be stopped.
+    Unshare,
 }
 
 /// What the environment says.
@@ -77,6 +83,8 @@ fn main() -> ExitCode {
     match arguments.command {
         Some(Command::Check) => check(&arguments, &environment),
         Some(Command::Restore { ref backup }) => restore(backup, &arguments, &environment),
+        Some(Command::Share) => transfer(&arguments, &environment, true),
+        Some(Command::Unshare) => transfer(&arguments, &environment, false),
         None => serve(&arguments, environment),
     }
 }
@@ -115,6 +123,59 @@ fn restore(backup: &Path, arguments: &Arguments, environment: &Environment) -> E
         }
         Err(fault) => {
             eprintln!("nothing was restored: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn transfer(arguments: &Arguments, environment: &Environment, share: bool) -> ExitCode {
+    let config = match Config::read(&arguments.config, environment.credentials.as_deref()) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return ExitCode::from(WRONG_CONFIGURATION);
+        }
+    };
+    let Some(settings) = &config.cluster else {
+        eprintln!(
+            "{}: cluster: is missing: it says in which NATS the fleet is shared",
+            arguments.config.display()
+        );
+        return ExitCode::from(WRONG_CONFIGURATION);
+    };
+    let moved =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|fault| fault.to_string());
+    let moved = moved.and_then(|runtime| {
+        runtime.block_on(async {
+            if share {
+                let shown = std::io::stderr().is_terminal();
+                let progress = |done: usize, all: usize| {
+                    if shown {
+                        eprint!("\r{:3} % of {all} rows", done * 100 / all.max(1));
+                    }
+                };
+                let moved = cluster::share(settings, &config.store, config.retention, progress).await;
+                if shown {
+                    eprint!("\r\x1b[K");
+                }
+                moved.map(|moved| (moved, None))
+            } else {
+                cluster::unshare(settings, &config.store, config.retention).await
+            }
+        })
+    });
+    match moved {
+        Ok((cluster::Moved { devices, events }, before)) => {
+            let (from, to) = (config.store.display().to_string(), format!("NATS at {}", settings.shown()));
+            let (from, to) = if share { (from, to) } else { (to, from) };
+            println!("{devices} devices and {events} events of {from} are in {to} now");
+            if let Some(before) = before {
+                println!("what was there before is in {}", before.display());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("the fleet was not moved: {why}");
             ExitCode::FAILURE
         }
     }

@@ -38,6 +38,8 @@ const NO_REASON: &str = "none";
 pub struct Metrics {
     series: Series,
     ready: Gauge,
+    nodes_heard: Gauge,
+    nats_reached: Gauge,
     waiting: Gauge,
     sessions: Family<Speaking, Gauge>,
     handshakes: Family<HandshakeLabels, Counter>,
@@ -126,6 +128,8 @@ impl Metrics {
         let mut metrics = Self {
             series: Series::default(),
             ready: Gauge::default(),
+            nodes_heard: Gauge::default(),
+            nats_reached: Gauge::default(),
             waiting: Gauge::default(),
             sessions: Family::default(),
             handshakes: Family::default(),
@@ -169,6 +173,16 @@ impl Metrics {
             "ready",
             "Whether devices are served and what happens is stored: 1 or 0",
             self.ready.clone(),
+        );
+        series.register(
+            "cluster_nodes_heard",
+            "How many of the servers that share the fleet are heard, this one among them; 0 where it is alone",
+            self.nodes_heard.clone(),
+        );
+        series.register(
+            "cluster_nats_reached",
+            "Whether NATS takes what this server tells the others: 1 or 0; 0 where it is alone",
+            self.nats_reached.clone(),
         );
         series.register(
             "connections_waiting",
@@ -287,6 +301,12 @@ impl Metrics {
     /// Whether the server can do its work; to be told before [`Self::text`] is shown.
     pub fn ready(&self, ready: bool) {
         self.ready.set(ready.into());
+    }
+
+    /// How many of the servers that share the fleet are heard, and whether NATS is reached.
+    pub(crate) fn cluster(&self, heard: usize, reached: bool) {
+        self.nodes_heard.set(i64::try_from(heard).unwrap_or(i64::MAX));
+        self.nats_reached.set(reached.into());
     }
 
     /// So many connections have not registered a device.

@@ -29,6 +29,7 @@ use moorline_protocol::Imei;
 
 use crate::clock::Now;
 
+pub(crate) use backup::ensure_closed;
 pub use backup::restore;
 pub use history::{Hour, Report, SLOT_MS, Slot, Span};
 pub use memory::Memory;

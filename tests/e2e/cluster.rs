@@ -451,3 +451,71 @@ fn nodes_reach_nats_over_tls_with_certificates() -> Result<(), Failure> {
     let _device = crowd(&pool, 0..1, server.devices())?;
     wait_online(server.operators(), 1)
 }
+
+#[test]
+fn fleet_goes_from_one_server_to_several_and_back() -> Result<(), Failure> {
+    if !allowed() {
+        return Ok(());
+    }
+    let (rig, nats) = (Rig::new()?, Nats::start()?);
+    let pool = Pool::new(rig.pki(), 12)?;
+    let mut alone = rig.server()?.start()?;
+    let mut before = crowd(&pool, 0..10, alone.devices())?;
+    wait_online(alone.operators(), 10)?;
+    let [labelled, blocked] = [3, 4].map(|number| pool.imei(number).to_string());
+    let named = alone.operators().send(
+        "PUT",
+        &format!("/api/devices/{labelled}/label"),
+        Some(r#"{"label": "Crane"}"#),
+    )?;
+    assert_eq!(named["label"], "Crane");
+    alone.operators().send(
+        "PUT",
+        &format!("/api/devices/{blocked}/state"),
+        Some(r#"{"state": "blocked"}"#),
+    )?;
+    wait_online(alone.operators(), 9)?;
+
+    let database = alone.folder().join("fleet.db");
+    let shared =
+        |name| Ok::<_, Failure>(rig.server()?.node(name, &nats.urls()).set("store.path", database.display()));
+    let refused = run(&shared("a")?, "share")?;
+    assert!(refused.contains("a server has it open: stop it first"), "{refused}");
+    alone.stop()?;
+    before.idle(Duration::from_millis(200))?;
+    let moved = run(&shared("a")?, "share")?;
+    assert!(moved.contains("10 devices and 22 events"), "{moved}");
+    let again = run(&shared("a")?, "share")?;
+    assert!(again.contains("there is a fleet of 10 devices in NATS already"), "{again}");
+
+    let mut node = shared("a")?.start()?;
+    let other = rig.server()?.node("b", &nats.urls()).start()?;
+    assert_eq!(other.operators().json(&format!("/api/devices/{labelled}"))?["label"], "Crane");
+    assert_eq!(other.operators().json(&format!("/api/devices/{blocked}"))?["state"], "blocked");
+    let _new = crowd(&pool, 10..12, other.devices())?;
+    told(node.operators(), 22 + 2)?;
+    let back = run(&shared("a")?, "unshare")?;
+    assert!(back.contains("2 devices are online: stop all nodes first"), "{back}");
+    node.stop()?;
+    drop(other);
+    // Killed: its sessions are ended by whoever is started as it again, and stopped.
+    let mut other = rig.server()?.node("b", &nats.urls()).start()?;
+    other.stop()?;
+    let back = run(&shared("a")?, "unshare")?;
+    assert!(
+        back.contains("12 devices and 26 events") && back.contains("what was there before is in"),
+        "{back}"
+    );
+    alone.start_again()?;
+    let alone = alone.operators();
+    assert_eq!(alone.json("/api/devices?limit=1")?["total"], 12);
+    assert_eq!(alone.json(&format!("/api/devices/{labelled}"))?["label"], "Crane");
+    assert_eq!(events(alone)?.len(), 26);
+    Ok(())
+}
+
+/// All that the server's program says when it is called so.
+fn run(setup: &ServerSetup, command: &str) -> Result<String, Failure> {
+    let output = setup.command()?.arg(command).output()?;
+    Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}

@@ -53,6 +53,10 @@ pub(super) fn note(operators: &Operators) {
     let health = operators.writer.health();
     operators.metrics.ready(reasons(operators, &health).is_empty());
     operators.metrics.store().queue_length(health.queued);
+    if let Some(cluster) = &operators.cluster {
+        let heard = cluster.nodes().iter().filter(|node| node.is_heard).count();
+        operators.metrics.cluster(heard, cluster.trouble().is_none());
+    }
     let Counts { known, blocked, quarantined, .. } = operators.registry.counts();
     for (state, devices) in
         [("active", known - blocked - quarantined), ("blocked", blocked), ("quarantined", quarantined)]
@@ -65,6 +69,15 @@ pub(super) fn note(operators: &Operators) {
 fn reasons(operators: &Operators, health: &Health) -> Vec<String> {
     let closed = !operators.readiness.accepting.load(Ordering::Relaxed);
     let port = closed.then(|| "devices are not accepted: the server starts or stops".to_owned());
+    port.into_iter().chain(of_storing(operators, health)).collect()
+}
+
+/// Why operators see less than there is.
+pub(super) fn troubles(operators: &Operators) -> Vec<String> {
+    of_storing(operators, &operators.writer.health())
+}
+
+fn of_storing(operators: &Operators, health: &Health) -> Vec<String> {
     let store = health.trouble.as_ref().map(|trouble| {
         format!(
             "the store cannot be written: {trouble} ({} rows wait, {} were lost)",
@@ -72,5 +85,5 @@ fn reasons(operators: &Operators, health: &Health) -> Vec<String> {
         )
     });
     let cluster = operators.cluster.as_ref().and_then(|cluster| cluster.trouble());
-    port.into_iter().chain(store).chain(cluster).collect()
+    store.into_iter().chain(cluster).collect()
 }

@@ -197,7 +197,7 @@ fn unknown(entry: &Entry) {
 }
 
 /// The event's number.
-fn read(message: &async_nats::jetstream::Message, batch: &mut Vec<StoredEvent>) -> Option<u64> {
+pub(super) fn read(message: &async_nats::jetstream::Message, batch: &mut Vec<StoredEvent>) -> Option<u64> {
     let number = message.info().ok()?.stream_sequence;
     if let Some(event) = wire::read_event(&message.payload) {
         batch.push(StoredEvent { id: number.cast_signed(), event });

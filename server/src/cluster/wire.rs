@@ -19,11 +19,14 @@ use crate::store::{Credential, Device, Ended, Event, Hold, HoldKind, Kind, LastS
 pub(super) const VERSION: u32 = 1;
 
 /// What tells one fleet's buckets from another's.
-#[derive(Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) struct Meta {
     pub(super) version: u32,
     /// Random, of the fleet.
     pub(super) id: String,
+    /// A fleet is on its way there, and not whole yet.
+    #[serde(default)]
+    pub(super) moving: bool,
 }
 
 /// By this a node is heard.

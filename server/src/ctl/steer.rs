@@ -82,6 +82,33 @@ pub(super) fn fleet(client: &Client, json: bool, out: &mut impl Write) -> Result
     Ok(())
 }
 
+pub(super) fn nodes(client: &Client, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let answer = client.get(&Query::new("/api/nodes"))?;
+    let nodes = answer["nodes"].as_array().ok_or_else(|| client.stranger())?;
+    if json {
+        return Ok(nodes.iter().try_for_each(|node| writeln!(out, "{node}"))?);
+    }
+    if nodes.is_empty() {
+        writeln!(out, "this server shares its fleet with no other")?;
+        return Ok(());
+    }
+    let rows: Vec<_> = nodes
+        .iter()
+        .map(|node| {
+            let heard = if node["heard"] == true { "yes" } else { "no" };
+            let answers = if node["answers"] == true { "answers" } else { "" };
+            [
+                node["name"].as_str().unwrap_or_default().to_owned(),
+                heard.to_owned(),
+                node["online"].to_string(),
+                answers.to_owned(),
+            ]
+        })
+        .collect();
+    table::write(out, &["NODE", "HEARD", "ONLINE", ""], &rows)?;
+    Ok(())
+}
+
 pub(super) fn history(
     client: &Client,
     imei: Imei,

@@ -117,7 +117,10 @@ fn beside(path: &Path, what: &str, now: Now) -> PathBuf {
 }
 
 /// Sees that nobody has the file open. One that is damaged has nobody to open it.
-fn ensure_closed(path: &Path) -> Result<(), StoreError> {
+///
+/// # Errors
+/// Somebody has.
+pub(crate) fn ensure_closed(path: &Path) -> Result<(), StoreError> {
     let locked = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|file| {
         keep_journal(&file, true)?;
         file.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT")

@@ -12,12 +12,14 @@ use moorline_protocol::Imei;
 
 use super::super::Operators;
 use super::super::devices::{self, MAX_LIMIT, PARAMETERS};
+use super::super::health::troubles;
 use super::super::history::slots_since;
 use super::super::problem::Problem;
 use super::super::query::Parameters;
 use super::chart::{self, DAY_MS};
 use super::{Page, look, stream_after, words};
 use crate::clock;
+use crate::cluster::NodeShown;
 use crate::expiry::Remaining;
 use crate::registry::{self, Counts, Earlier, Shown};
 use crate::store::Slot;
@@ -45,6 +47,9 @@ struct Fleet {
     stream: String,
     now_ms: i64,
     counts: Counts,
+    /// Why what is shown may be less than there is.
+    troubles: Vec<String>,
+    nodes: Vec<NodeShown>,
     slots: Vec<Slot>,
     versions: BTreeSet<Arc<str>>,
     page: registry::Page,
@@ -67,6 +72,8 @@ pub(in super::super) async fn fleet(
             stream: stream_after(&**store, "")?,
             now_ms: now.utc_ms,
             counts: registry.counts(),
+            troubles: troubles(operators),
+            nodes: operators.cluster.as_ref().map(|cluster| cluster.nodes()).unwrap_or_default(),
             slots: slots_since(operators, now.utc_ms - DAY_MS, now)?,
             versions: registry.agent_versions(MAX_VERSIONS),
             page: registry.list(&filter, after, limit),
@@ -82,7 +89,11 @@ impl Fleet {
     fn render(self) -> Html<String> {
         let content = html! {
             h1.visually-hidden { "Fleet" }
+            div #troubles data-live {
+                @for trouble in &self.troubles { p.banner role="status" { (trouble) } }
+            }
             (counts(&self.counts))
+            (self.nodes())
             div #charts .charts data-live {
                 (chart::online(&self.slots, self.now_ms))
                 (chart::changes(&self.slots, self.now_ms))
@@ -95,6 +106,24 @@ impl Fleet {
             }
         };
         Page { title: "Fleet · Moorline".to_owned(), stream: Some(self.stream), content }.render()
+    }
+
+    /// The servers that share the fleet.
+    fn nodes(&self) -> Markup {
+        html! {
+            section #nodes data-live aria-label="Servers" {
+                @if !self.nodes.is_empty() {
+                    p {
+                        @for (number, node) in self.nodes.iter().enumerate() {
+                            @if number > 0 { " · " }
+                            @if node.is_heard { (words::count(node.online)) " at " } @else { "not heard: " }
+                            strong { (node.name) }
+                            @if node.is_self { " (this server)" }
+                        }
+                    }
+                }
+            }
+        }
     }
 
     fn form(&self) -> Markup {
