@@ -57,6 +57,7 @@ fn tries() -> Vec<Try> {
         get("openapi", "/api/openapi.json"),
         get("followEvents", "/api/events/stream"),
         get("healthz", "/healthz"),
+        get("nodes", "/api/nodes"),
         get("readyz", "/readyz"),
         get("metrics", "/metrics"),
     ]
