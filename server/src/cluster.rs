@@ -167,8 +167,9 @@ impl Cluster {
 
     /// Says that this node has left, so that nobody waits for it.
     pub async fn leave(&self) {
-        // Who does not hear it takes this node for lost.
-        let _ = self.beat(true, 0).await;
+        if let Err(fault) = self.beat(true, 0).await {
+            warn!("NATS: {fault}: the other nodes take this one for lost");
+        }
     }
 
     async fn beat(&self, left: bool, online: usize) -> Result<(), NatsError> {

@@ -75,7 +75,8 @@ impl Fleet {
             error!("the store did not take the last {count} rows: they are lost");
         }
         if let Some(cluster) = self.cluster {
-            cluster.leave().await;
+            // Who does not hear it takes this node for lost.
+            let _ = tokio::time::timeout(patience, cluster.leave()).await;
         }
     }
 }

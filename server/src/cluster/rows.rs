@@ -80,8 +80,8 @@ impl Rows {
             return Write::Not;
         }
         let is_own = node_of(device.session.id) == self.node;
-        if session == device.session.id && !is_own && ended {
-            // Its own node ended it, or it was marked already.
+        if session == device.session.id && !is_own && ended && device.session.ended.is_none() {
+            // Its own node ended it.
             return Write::Not;
         }
         let same = session == device.session.id;
@@ -118,6 +118,13 @@ impl Rows {
                     0 => format!("end-{session}"),
                     returned => format!("end-{session}-{returned}"),
                 }
+            }
+            // Each node looks at every certificate.
+            (Kind::CertificateExpiring, _) => {
+                let imei = event.imei.map(|imei| imei.to_string()).unwrap_or_default();
+                let [serial, step] =
+                    [event.certificate.as_deref(), event.cause.as_deref()].map(Option::unwrap_or_default);
+                format!("expiring-{imei}-{serial}-{step}")
             }
             _ => format!("{}-{}", self.node, digest()),
         }
@@ -184,7 +191,7 @@ mod tests {
     fn others_mark_what_is_lost_and_take_nothing_back() {
         let lost = device(other(1), true);
         assert_eq!(rows(other(1), false, 9, 0).next(&lost), Write::Over { revision: 9, returned: 0 });
-        assert_eq!(rows(other(1), true, 9, 0).next(&lost), Write::Not);
+        assert_eq!(rows(other(1), true, 9, 0).next(&device(other(1), false)), Write::Not);
     }
 
     #[test]
@@ -210,6 +217,8 @@ mod tests {
         assert_eq!(rows.name(&begun, digest), "begin-7");
         assert_eq!(rows.name(&samples::event(1, Kind::Replaced), digest), "end-7");
         assert_eq!(rows.name(&samples::event(1, Kind::Refused), digest), "2-d");
+        let expiring = samples::event(1, Kind::CertificateExpiring);
+        assert_eq!(rows.name(&expiring, digest), "expiring-015184008301272-0a-idle");
         assert_eq!(rows.name(&samples::event(0, Kind::Offline), digest), "2-d");
     }
 }
