@@ -176,7 +176,7 @@ impl Cluster {
         let (number, boot) = (self.number, self.boot.clone());
         let beat = Beat { number, boot, left, version: env!("CARGO_PKG_VERSION").to_owned(), online };
         let put = self.nats.nodes.put(node_key(&self.name), wire::write(&beat).into()).await;
-        put.map_err(|fault| NatsError(format!("telling that this node is there: {fault}")))?;
+        put.map_err(|fault| NatsError(format!("it takes no word of this node ({fault})")))?;
         *lock(&self.heard) = clock::now().instant;
         Ok(())
     }
