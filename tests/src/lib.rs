@@ -11,6 +11,7 @@ pub mod client;
 pub mod client_hello;
 pub mod confined;
 pub mod deb;
+pub mod deployment;
 pub mod failure;
 pub mod field;
 pub mod fleet;

@@ -19,8 +19,7 @@ mod usage;
 
 pub use crowd::{Arrival, Beats, Crowd, Entry};
 pub use hostile::{Hostile, Seen};
-pub use pool::Pool;
-pub(crate) use pool::imei;
+pub use pool::{Pool, imei};
 pub use speech::Speech;
 pub use times::Times;
 pub use usage::Usage;

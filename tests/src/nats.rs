@@ -40,7 +40,7 @@ pub struct Doors<'a> {
 
 /// NATS servers; they end with the value.
 pub struct Nats {
-    _folder: TempDir,
+    _folder: Option<TempDir>,
     servers: Vec<Server>,
 }
 
@@ -77,14 +77,35 @@ impl Nats {
     #[track_caller]
     pub fn three() -> Result<Self, Failure> {
         let mut nats = Self::several(3, Doors::default())?;
-        for server in &mut nats.servers {
+        nats.wait_together()?;
+        Ok(nats)
+    }
+
+    /// Servers that are one, by configurations from elsewhere: the file, where it takes clients, where it tells how it is.
+    ///
+    /// # Errors
+    /// They do not find each other.
+    #[track_caller]
+    pub fn configured(
+        these: impl IntoIterator<Item = (PathBuf, SocketAddr, SocketAddr)>,
+    ) -> Result<Self, Failure> {
+        let servers = these.into_iter().map(|(config, address, monitor)| {
+            Ok(Server { program: run(&config)?, config, address, monitor })
+        });
+        let mut nats = Self { _folder: None, servers: servers.collect::<Result<_, Failure>>()? };
+        nats.wait_together()?;
+        Ok(nats)
+    }
+
+    #[track_caller]
+    fn wait_together(&mut self) -> Result<(), Failure> {
+        for server in &mut self.servers {
             server.program.find("the others", TOGETHER, |line| {
                 // Itself or another.
                 line.contains("metadata leader").then_some(())
             })?;
         }
-        nats.wait_whole()?;
-        Ok(nats)
+        self.wait_whole()
     }
 
     #[track_caller]
@@ -129,7 +150,7 @@ impl Nats {
             fs::write(&config, text)?;
             servers.push(Server { program: run(&config)?, config, address: *clients, monitor });
         }
-        let mut nats = Self { _folder: folder, servers };
+        let mut nats = Self { _folder: Some(folder), servers };
         for server in &mut nats.servers {
             server.program.wait_for("Server is ready")?;
         }
@@ -146,6 +167,12 @@ impl Nats {
     #[must_use]
     pub fn urls(&self) -> Vec<String> {
         self.addresses().into_iter().map(|address| format!("nats://{address}")).collect()
+    }
+
+    /// What all of them said.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.servers.iter().flat_map(|server| server.program.lines()).collect()
     }
 
     /// Kills all of them.

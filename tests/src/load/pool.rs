@@ -81,7 +81,10 @@ impl Pool {
 }
 
 /// The test equipment's IMEI of this number, with its check digit (3GPP TS 23.003 annex B).
-pub(crate) fn imei(number: u32) -> Result<Imei, Failure> {
+///
+/// # Errors
+/// There are not so many.
+pub fn imei(number: u32) -> Result<Imei, Failure> {
     let digits = format!("{:014}", TAC * 1_000_000 + u64::from(number));
     let sum: u32 = digits
         .bytes()
