@@ -115,8 +115,7 @@ impl Cluster {
         }
         let boot = random()?;
         let number = take_place(&nats, settings.node(), &boot).await.map_err(told)?;
-        let mut watch = nats.watch_fleet().await.map_err(told)?;
-        let Known { fleet, rows } = read_fleet(&mut watch, number).await.map_err(told)?;
+        let (Known { fleet, rows }, watch) = read_fleet(&nats, number).await.map_err(told)?;
         let last = nats.last_event().await.map_err(told)?;
         let copy = open_copy(&copy_of(store, &meta), retention, last)?;
         info!(
@@ -320,19 +319,27 @@ async fn free_number(nats: &Nats, name: &str) -> Result<u8, NatsError> {
     )))
 }
 
-/// All that the bucket holds now.
-async fn read_fleet(watch: &mut Watch, node: u8) -> Result<Known, NatsError> {
+/// All that the bucket holds now, and what tells each row that changes from then on.
+async fn read_fleet(nats: &Nats, node: u8) -> Result<(Known, Watch), NatsError> {
+    // NATS says how many rows are still to come as well, but not of those that change meanwhile, of which it may wait for one
+    // that has gone.
+    let last = nats.last_row().await?;
+    let mut watch = nats.watch_fleet().await?;
     let mut rows = Rows::new(node);
     let mut devices = BTreeMap::new();
     let mut settings: BTreeMap<Imei, Settings> = BTreeMap::new();
     let mut reports: BTreeMap<Imei, Report> = BTreeMap::new();
+    let mut read = 0;
     loop {
         let entry = timeout(nats::PATIENCE, watch.next()).await;
         let entry = match entry {
             Ok(Some(Ok(entry))) => entry,
             Ok(Some(Err(fault))) => return Err(NatsError(format!("reading the fleet: {fault}"))),
-            Ok(None) | Err(_) => return Err(NatsError("reading the fleet: no answer".to_owned())),
+            Ok(None) | Err(_) => {
+                return Err(NatsError(format!("reading the fleet: no answer after {read} rows")));
+            }
         };
+        read += 1;
         let of = |kind: &str| entry.key.strip_prefix(kind).and_then(|imei| imei.parse::<Imei>().ok());
         if let Some((imei, row)) =
             of("device.").and_then(|imei| Some((imei, wire::read_device(imei, &entry.value)?)))
@@ -349,10 +356,10 @@ async fn read_fleet(watch: &mut Watch, node: u8) -> Result<Known, NatsError> {
         {
             reports.insert(imei, report);
         }
-        if entry.seen_current || entry.delta == 0 {
+        if entry.revision >= last || entry.delta == 0 {
             let devices = devices.into_values().collect();
             let fleet = Fleet { devices, settings, reports, next_session_id: 1, node: Some(node) };
-            return Ok(Known { fleet, rows });
+            return Ok((Known { fleet, rows }, watch));
         }
     }
 }

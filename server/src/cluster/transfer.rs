@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use async_nats::jetstream::kv::Watch;
 use futures_util::StreamExt as _;
 
 use super::nats::{Nats, NatsError};
@@ -50,7 +49,7 @@ pub async fn share(
     let told = |fault: NatsError| format!("NATS at {}: {fault}", settings.shown());
     let nats = Nats::open(settings, retention.sessions + retention.refusals).await.map_err(told)?;
     let meta = agree(&nats).await.map_err(told)?;
-    let held = read_fleet(&mut nats.watch_fleet().await.map_err(told)?, NOBODY).await.map_err(told)?.fleet;
+    let (Known { fleet: held, rows: _ }, _) = read_fleet(&nats, NOBODY).await.map_err(told)?;
     let is_empty = held.devices.is_empty() && held.settings.is_empty();
     if !meta.moving && !is_empty {
         return Err(format!("there is a fleet of {} devices in NATS already", held.devices.len()));
@@ -117,8 +116,7 @@ pub async fn unshare(
     let told = |fault: NatsError| format!("NATS at {}: {fault}", settings.shown());
     let nats = Nats::open(settings, retention.sessions + retention.refusals).await.map_err(told)?;
     let meta = agree(&nats).await.map_err(told)?;
-    let mut watch: Watch = nats.watch_fleet().await.map_err(told)?;
-    let Known { fleet, rows: _ } = read_fleet(&mut watch, NOBODY).await.map_err(told)?;
+    let (Known { fleet, rows: _ }, _) = read_fleet(&nats, NOBODY).await.map_err(told)?;
     nobody_online(&fleet.devices, "stop all nodes first, in good order")?;
     let last = nats.last_event().await.map_err(told)?;
     let copy = open_copy(&copy_of(store, &meta), retention, last)?;
