@@ -6,6 +6,7 @@ pub mod bench;
 pub mod black_hole;
 pub mod board;
 pub mod browser;
+pub mod campaign;
 pub mod certs;
 pub mod client;
 pub mod client_hello;

@@ -7,11 +7,14 @@
 //!                                             └► Arrival, Beats: how long everything took
 //! ```
 //!
+//! `Nomads` are a crowd that any of several servers may serve and that comes back by itself.
+//!
 //! A server is spoken to in its own words, whoever made it; so peers are tried by the same code. It knows no server.
 
 mod crowd;
 mod hostile;
 mod line;
+mod nomads;
 mod pool;
 mod speech;
 mod times;
@@ -19,6 +22,7 @@ mod usage;
 
 pub use crowd::{Arrival, Beats, Crowd, Entry};
 pub use hostile::{Hostile, Seen};
+pub use nomads::{Nomads, Orders, Stay};
 pub use pool::{Pool, imei};
 pub use speech::Speech;
 pub use times::Times;
@@ -28,6 +32,6 @@ use std::time::Instant;
 
 /// The clock of the whole module.
 #[expect(clippy::disallowed_methods, reason = "what is measured is time")]
-pub(crate) fn now() -> Instant {
+pub fn now() -> Instant {
     Instant::now()
 }

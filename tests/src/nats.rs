@@ -142,7 +142,7 @@ impl Nats {
                     addresses.iter().map(|(_, routes)| format!("\"nats://{routes}\"")).collect();
                 writeln!(
                     text,
-                    "cluster {{ name: moorline, listen: \"{routes}\", routes: [{}] }}",
+                    "cluster {{ name: moorline, listen: \"{routes}\", no_advertise: true, routes: [{}] }}",
                     all.join(", ")
                 )?;
             }
@@ -215,6 +215,22 @@ impl Nats {
                 (answer["status"] == "ok").then_some(())
             })
         })
+    }
+
+    /// The number of the one that leads the stream of events, if one does.
+    #[must_use]
+    pub fn leader(&self) -> Option<usize> {
+        let told = |server: &Server| Operators(server.monitor).json("/jsz?streams=true").ok();
+        let told = self.servers.iter().find_map(told)?;
+        let streams = told["account_details"][0]["stream_detail"].as_array()?;
+        let events = streams.iter().find(|stream| stream["name"] == "MOORLINE_EVENTS")?;
+        events["cluster"]["leader"].as_str()?.strip_prefix('n')?.parse().ok()
+    }
+
+    /// The process ids of those that run.
+    #[must_use]
+    pub fn ids(&self) -> Vec<u32> {
+        self.servers.iter().map(|server| server.program.id()).collect()
     }
 
     /// Publishes this, as anybody who is let in may, and waits until it was taken.

@@ -344,7 +344,7 @@ impl Crowd {
 }
 
 /// The address that a device comes from: all of 127.0.0.0/8 is this machine, and no two processes share.
-fn source(number: usize) -> Ipv4Addr {
+pub(super) fn source(number: usize) -> Ipv4Addr {
     let [.., high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, 128 | high & 63, low, (1 + number % SOURCES) as u8)
 }

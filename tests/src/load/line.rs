@@ -22,6 +22,8 @@ pub(super) struct Line {
     heard: Vec<u8>,
     greeted: bool,
     pub(super) up: bool,
+    /// Its id, once it is up.
+    pub(super) session: u64,
     /// When the heartbeat went out that is not answered yet.
     pub(super) asked: Option<Instant>,
 }
@@ -60,7 +62,8 @@ impl Line {
             Err(error) => return Err(error.into()),
         }
         let tls = ClientConnection::new(config, SERVER_NAME.try_into()?)?;
-        Ok(Self { socket: socket.into(), tls, heard: Vec::new(), greeted: false, up: false, asked: None })
+        let (socket, heard) = (socket.into(), Vec::new());
+        Ok(Self { socket, tls, heard, greeted: false, up: false, session: 0, asked: None })
     }
 
     /// Writes and reads whatever can be.
@@ -133,8 +136,8 @@ impl Line {
         let mut taken = 0;
         while let Some(len) = speech.frame(&self.heard[taken..]) {
             match speech.hear(&self.heard[taken..taken + len]) {
-                Heard::Welcome => {
-                    self.up = true;
+                Heard::Welcome(session) => {
+                    (self.up, self.session) = (true, session);
                     news.welcome = true;
                 }
                 Heard::Answer => news.answers += 1,

@@ -22,8 +22,8 @@ pub enum Speech {
 /// What a frame means to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// It is taken in.
-    Welcome,
+    /// It is taken in, to the session of this id; 0 where none is told.
+    Welcome(u64),
     /// A heartbeat's answer.
     Answer,
     /// Something that nobody waits for.
@@ -94,18 +94,18 @@ impl Speech {
     pub(super) fn hear(self, frame: &[u8]) -> Heard {
         match self {
             Self::Native => match ServerMessage::decode(&frame[if frame[0] < 0x80 { 1 } else { 2 }..]) {
-                Ok(ServerMessage::Welcome(_)) => Heard::Welcome,
+                Ok(ServerMessage::Welcome(welcome)) => Heard::Welcome(welcome.session_id),
                 Ok(ServerMessage::HeartbeatAck) => Heard::Answer,
                 Ok(ServerMessage::Rejected(_) | ServerMessage::Goodbye(_)) => Heard::Refused,
                 _ => Heard::Other,
             },
             Self::Classic => match frame {
-                [_, _, _, _, 0, 0, ..] => Heard::Welcome,
+                [_, _, _, _, 0, 0, ..] => Heard::Welcome(0),
                 [_, _, _, _, 1, 0, ..] => Heard::Answer,
                 _ => Heard::Refused,
             },
             Self::Mqtt => match frame {
-                [0x20, 2, _, 0] => Heard::Welcome,
+                [0x20, 2, _, 0] => Heard::Welcome(0),
                 [0x20, ..] => Heard::Refused,
                 [0xd0, ..] => Heard::Answer,
                 _ => Heard::Other,
@@ -142,9 +142,9 @@ mod tests {
         let ack = &frame[..len];
         for (speech, frame, heard) in [
             (Speech::Native, ack, Heard::Answer),
-            (Speech::Mqtt, &[0x20, 2, 0, 0], Heard::Welcome),
+            (Speech::Mqtt, &[0x20, 2, 0, 0], Heard::Welcome(0)),
             (Speech::Mqtt, &[0xd0, 0], Heard::Answer),
-            (Speech::Classic, &[0, 0, 0, 2, 0, 0], Heard::Welcome),
+            (Speech::Classic, &[0, 0, 0, 2, 0, 0], Heard::Welcome(0)),
             (Speech::Classic, &[0, 0, 0, 2, 1, 0], Heard::Answer),
         ] {
             for len in 0..frame.len() {
