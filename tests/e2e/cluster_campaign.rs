@@ -13,13 +13,15 @@ fn faults_leave_no_ghost_no_double_and_no_gap() -> Result<(), Failure> {
         left_out("servers that share a fleet need nats-server (apt install nats-server)");
         return Ok(());
     }
-    let round = |faults: &[Fault], seconds| Round { faults: faults.to_vec(), lasts: Duration::from_secs(seconds) };
+    let round =
+        |faults: &[Fault], seconds| Round { faults: faults.to_vec(), lasts: Duration::from_secs(seconds) };
     let rounds = [
         round(&[Fault::Hop, Fault::Kill(1)], 5),
         round(&[Fault::KillAllNats], 3),
         round(&[Fault::CutOff(2), Fault::Hop], 5),
     ];
-    let outcomes = Campaign { seed: 7, devices: 45, nats: 1 }.run(rounds, |outcome| println!("{}", row(outcome)))?;
+    let outcomes =
+        Campaign { seed: 7, devices: 45, nats: 1 }.run(rounds, |outcome| println!("{}", row(outcome)))?;
     assert_eq!(outcomes.len(), 4, "{outcomes:#?}");
     assert!(outcomes.iter().all(|outcome| outcome.wrong.is_empty()), "{outcomes:#?}");
     assert!(outcomes[1..].iter().all(|outcome| outcome.begun > 0), "devices came and went: {outcomes:#?}");

@@ -148,7 +148,8 @@ fn look(
     let (_silent, pace) = mpsc::channel::<()>();
     loop {
         let diaries = nomads.diaries();
-        let fleet: Vec<_> = diaries.iter().enumerate().map(|(number, diary)| (nomads.imei(number), &**diary)).collect();
+        let fleet: Vec<_> =
+            diaries.iter().enumerate().map(|(number, diary)| (nomads.imei(number), &**diary)).collect();
         outcome.wrong = witness.look(&fleet);
         let verdict = check::check(witness.events(), &fleet, excuses);
         outcome.wrong.extend(verdict.wrong);
@@ -156,7 +157,8 @@ fn look(
         if outcome.wrong.is_empty() || outcome.well_after > WELL_WITHIN {
             let stays = || diaries.iter().flatten();
             outcome.begun = stays().filter(|stay| stay.began >= began).count();
-            let disturbed = stays().filter(|stay| stay.lost && stay.began < began && stay.ended > Some(began));
+            let disturbed =
+                stays().filter(|stay| stay.lost && stay.began < began && stay.ended > Some(began));
             outcome.disturbed = disturbed.count();
             outcome.events = witness.events().len() - told;
             outcome.taken_along = verdict.taken_along;
@@ -182,5 +184,6 @@ pub fn row(outcome: &Outcome) -> String {
 }
 
 /// The table's head.
-pub const HEAD: &str = "| fault | lasted | well after | sessions begun | disturbed | events | taken along | wrong |
+pub const HEAD: &str =
+    "| fault | lasted | well after | sessions begun | disturbed | events | taken along | wrong |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";

@@ -102,7 +102,7 @@ impl Stage {
 }
 
 fn is_ready(server: &Server) -> Result<(), Failure> {
-    server.operators().wait_within(READY_WITHIN, "/readyz", "it is ready", |answer| {
-        (answer["ready"] == true).then_some(())
-    })
+    server
+        .operators()
+        .wait_within(READY_WITHIN, "/readyz", "it is ready", |answer| (answer["ready"] == true).then_some(()))
 }

@@ -180,7 +180,11 @@ impl Nomads {
                 let diaries = lock(&self.shared.diaries);
                 let rest_from = diaries.len() - resting.min(diaries.len());
                 let is_up = |diary: &Vec<Stay>| diary.last().is_some_and(|stay| stay.ended.is_none());
-                diaries.iter().enumerate().filter(|(number, diary)| is_up(diary) != (*number < rest_from)).count()
+                diaries
+                    .iter()
+                    .enumerate()
+                    .filter(|(number, diary)| is_up(diary) != (*number < rest_from))
+                    .count()
             };
             if missing == 0 {
                 return Ok(());
@@ -268,7 +272,12 @@ impl Tent {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
         epoll::add(&self.epoll, &line.socket, epoll::EventData::new_u64(number as u64), flags)?;
         if let Some(former) = &member.former {
-            epoll::modify(&self.epoll, &former.socket, epoll::EventData::new_u64(number as u64 | FORMER), flags)?;
+            epoll::modify(
+                &self.epoll,
+                &former.socket,
+                epoll::EventData::new_u64(number as u64 | FORMER),
+                flags,
+            )?;
         }
         (member.line, member.server, member.since) = (Some(line), server, at);
         self.on_their_way += 1;
@@ -308,7 +317,8 @@ impl Tent {
                 self.hear(number);
             } else {
                 let member = &mut self.members[number];
-                if member.former.as_mut().is_some_and(|line| line.turn(Speech::Native, member.imei).is_err()) {
+                if member.former.as_mut().is_some_and(|line| line.turn(Speech::Native, member.imei).is_err())
+                {
                     member.former = None;
                 }
             }
@@ -326,7 +336,8 @@ impl Tent {
             // Whatever came behind the Welcome, it was there.
             self.on_their_way -= 1;
             (member.since, member.beat) = (at, at + BEAT);
-            let stay = Stay { session: line.session, server: member.server, began: at, ended: None, lost: false };
+            let stay =
+                Stay { session: line.session, server: member.server, began: at, ended: None, lost: false };
             lock(&self.shared.diaries)[number].push(stay);
         }
         match heard {
