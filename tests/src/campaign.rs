@@ -89,7 +89,11 @@ impl Campaign {
             if outcomes.last().is_some_and(|outcome: &Outcome| !outcome.wrong.is_empty()) {
                 break;
             }
-            let outcome = self.play(&round, number, &mut stage, &nomads, &mut witness, &mut excuses)?;
+            let mut outcome = self.play(&round, number, &mut stage, &nomads, &mut witness, &mut excuses)?;
+            if !outcome.wrong.is_empty() {
+                let kept = stage.keep_words()?;
+                outcome.wrong.insert(0, format!("what the servers said is in {}", kept.display()));
+            }
             tell(&outcome);
             outcomes.push(outcome);
         }

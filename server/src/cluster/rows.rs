@@ -28,6 +28,13 @@ struct Seen {
     returned: u64,
 }
 
+impl Seen {
+    const fn new(row: &Row, revision: u64) -> Self {
+        let session = &row.device.session;
+        Self { revision, session: session.id, ended: session.ended.is_some(), returned: row.returned }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Decided {
     /// Of the bucket.
@@ -52,16 +59,21 @@ impl Rows {
 
     /// The bucket holds this row; what is older than what is known changes nothing.
     pub(super) fn device(&mut self, row: &Row, revision: u64) {
-        let Device { imei, session, .. } = &row.device;
-        let seen =
-            Seen { revision, session: session.id, ended: session.ended.is_some(), returned: row.returned };
-        let known = self.devices.entry(*imei).or_insert(seen);
+        let seen = Seen::new(row, revision);
+        let known = self.devices.entry(row.device.imei).or_insert(seen);
         if known.revision < revision {
             *known = seen;
         }
     }
 
-    /// The same for a decision.
+    /// The bucket was asked and holds this row at this revision, or none: so it is, even where it is older than what is known. A
+    /// NATS server that leads since a moment may not have all that it will have; and one may have been set back.
+    pub(super) fn found(&mut self, imei: Imei, row: Option<&Row>, revision: u64) {
+        let none = Seen { revision, session: 0, ended: true, returned: 0 };
+        self.devices.insert(imei, row.map_or(none, |row| Seen::new(row, revision)));
+    }
+
+    /// The bucket holds this decision; what is older than what is known changes nothing.
     pub(super) fn decision(&mut self, imei: Imei, decision: u32, revision: u64) {
         let decided = Decided { revision, decision };
         let known = self.settings.entry(imei).or_insert(decided);
@@ -205,6 +217,18 @@ mod tests {
         rows.decision(imei, 1, 11);
         assert_eq!(rows.next_decision(imei, 2), Write::Not);
         assert_eq!(rows.next_decision(imei, 3), Write::Over { revision: 12, returned: 0 });
+    }
+
+    #[test]
+    fn what_the_bucket_has_when_asked_holds_even_if_it_is_older() {
+        let mut rows = rows(own(2), true, 9, 0);
+        let older = Row { device: device(own(1), false), returned: 0 };
+        rows.found(samples::imei(1), Some(&older), 7);
+        assert_eq!(rows.next(&device(own(3), false)), Write::Over { revision: 7, returned: 0 });
+        for revision in [0, 12] {
+            rows.found(samples::imei(1), None, revision);
+            assert_eq!(rows.next(&device(own(3), false)), Write::Over { revision, returned: 0 });
+        }
     }
 
     #[test]

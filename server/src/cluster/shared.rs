@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_nats::jetstream::kv::Operation;
 use moorline_protocol::Imei;
 use ring::digest::{SHA256, digest};
 use tokio::runtime::Handle;
@@ -26,7 +27,7 @@ use crate::store::{
     StoreError,
 };
 
-/// How often what is outdated is looked up and tried again, before others are let go first.
+/// How often what is outdated is looked up and tried again at once, before it waits as what failed does.
 const TRIES: usize = 5;
 
 /// See the module.
@@ -100,14 +101,15 @@ impl Shared {
                 match stored {
                     Stored::At(revision) => self.rows().device(&row, revision),
                     Stored::Outdated => {
-                        self.look_up(device.imei).await?;
-                        left.push(device);
+                        if self.look_up(device.imei).await? {
+                            left.push(device);
+                        }
                     }
                 }
             }
         }
-        // Another node writes the same rows without end: its own come after it.
-        Ok(())
+        // Another node writes the same rows without end, or NATS has a new leader that does not know all yet.
+        Err(NatsError(format!("{} rows change while they are written", left.len())))
     }
 
     /// Whether all of them are the fleet's now.
@@ -140,16 +142,18 @@ impl Shared {
         Ok(all)
     }
 
-    /// What the bucket holds of a device now.
-    async fn look_up(&self, imei: Imei) -> Result<(), NatsError> {
+    /// What the bucket holds of a device now. Whether it may be written over: a row that this version cannot read may not.
+    async fn look_up(&self, imei: Imei) -> Result<bool, NatsError> {
         let entry = self.nats.fleet.entry(format!("device.{imei}")).await;
         let entry = entry.map_err(|fault| NatsError(format!("reading a row: {fault}")))?;
-        if let Some(entry) = entry
-            && let Some(row) = wire::read_device(imei, &entry.value)
-        {
-            self.rows().device(&row, entry.revision);
+        let revision = entry.as_ref().map_or(0, |entry| entry.revision);
+        let held = entry.filter(|entry| entry.operation == Operation::Put);
+        let row = held.as_ref().map(|entry| wire::read_device(imei, &entry.value));
+        if matches!(row, Some(None)) {
+            return Ok(false);
         }
-        Ok(())
+        self.rows().found(imei, row.flatten().as_ref(), revision);
+        Ok(true)
     }
 
     fn rows(&self) -> MutexGuard<'_, Rows> {

@@ -26,13 +26,16 @@ struct Arguments {
     /// How many NATS servers: 1 or 3
     #[arg(long, default_value_t = 3, value_parser = one_or_three)]
     nats: usize,
+    /// Only the rounds in whose name this is, as in "NATS leader"
+    #[arg(long)]
+    only: Option<String>,
     /// No faults: what a session and an event cost with one, two and three servers, and without NATS
     #[arg(long)]
     bench: bool,
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    match run(Arguments::parse()) {
         Ok(exit) => exit,
         Err(failure) => {
             eprintln!("moorline-campaign: {failure:?}");
@@ -41,8 +44,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { seed, lasts, devices, nats, bench } = *arguments;
+fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let Arguments { seed, lasts, devices, nats, only, bench } = arguments;
+    let only = only.unwrap_or_default();
     // Thousands of devices in one process, and as many sessions in each server.
     let _ = moorline_server::listener::raise_descriptor_limit();
     if bench {
@@ -51,7 +55,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     println!("seed {seed}, {devices} devices, {nats} NATS\n\n{HEAD}");
     let began = now();
-    let rounds = plan(seed, nats).take_while(|_| now() - began < lasts);
+    let rounds = plan(seed, nats).filter(|round| round.to_string().contains(&only));
+    let rounds = rounds.take_while(|_| now() - began < lasts);
     let outcomes = Campaign { seed, devices, nats }.run(rounds, |outcome| println!("{}", row(outcome)))?;
     let wrong: usize = outcomes.iter().map(|outcome| outcome.wrong.len()).sum();
     if wrong > 0 {

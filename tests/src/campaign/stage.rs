@@ -1,6 +1,8 @@
 //! Three servers, each with its own lines to NATS, and what is done to them.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -48,6 +50,15 @@ impl Stage {
 
     pub(super) fn operators(&self) -> Vec<Operators> {
         self.servers.iter().map(Server::operators).collect()
+    }
+
+    /// Leaves what each server said in a folder that stays.
+    pub(super) fn keep_words(&self) -> Result<PathBuf, Failure> {
+        let folder = tempfile::Builder::new().prefix("moorline-campaign-").tempdir()?.keep();
+        for (server, name) in self.servers.iter().zip(NAMES) {
+            fs::write(folder.join(format!("{name}.log")), server.lines().join("\n"))?;
+        }
+        Ok(folder)
     }
 
     pub(super) fn begin(&mut self, fault: Fault) -> Result<(), Failure> {
