@@ -11,6 +11,7 @@ use super::Fault;
 use crate::failure::Failure;
 use crate::http::Operators;
 use crate::nats::Nats;
+use crate::programs::program;
 use crate::relay::Relay;
 use crate::rig::{Rig, Server};
 
@@ -34,11 +35,14 @@ impl Stage {
     pub(super) fn build(nats: usize) -> Result<Self, Failure> {
         let (rig, replicas) = (Rig::new()?, nats as u64);
         let nats = if nats == 1 { Nats::start()? } else { Nats::three()? };
+        // Built once: a server that is started again is not to wait for a compiler.
+        let program = program("moorline-server")?;
         let (mut servers, mut lines) = (Vec::new(), Vec::new());
         for name in NAMES {
             let own: Vec<Relay> = nats.addresses().into_iter().map(Relay::start).collect();
             let urls: Vec<String> = own.iter().map(|line| format!("nats://{}", line.address())).collect();
-            servers.push(rig.server()?.node(name, &urls).set_number("cluster.replicas", replicas).start()?);
+            let setup = rig.server()?.program(&program).node(name, &urls);
+            servers.push(setup.set_number("cluster.replicas", replicas).start()?);
             lines.push(own);
         }
         Ok(Self { rig, servers, lines, nats, dead: None })
