@@ -112,7 +112,7 @@ impl Campaign {
         let devices = self.devices as usize;
         let hopping = if round.faults.contains(&Fault::Hop) { (devices / 30).max(3) } else { 0 };
         // In each second round some stay away, so that it shows whether they are shown as that.
-        let resting = if number % 2 == 0 { devices / 10 } else { 0 };
+        let resting = if number.is_multiple_of(2) { devices / 10 } else { 0 };
         nomads.order(Orders { hopping, leaving: (self.devices / 100).max(1), resting });
         let began = now();
         for fault in &round.faults {
@@ -125,14 +125,14 @@ impl Campaign {
             _ => None,
         }));
         let mut healing = round.faults.clone();
-        healing.sort_by_key(|fault| fault.heals_at());
+        healing.sort_by_key(Fault::heals_at);
         for fault in healing {
             stage.heal(fault)?;
         }
         nomads.order(Orders { resting, ..Orders::default() });
         let outcome = Outcome { name: round.to_string(), lasted: now() - began, ..Outcome::default() };
         let mut outcome = look(outcome, began, nomads, witness, excuses)?;
-        if outcome.disturbed > 0 && round.faults.iter().all(|fault| fault.is_not_noticed()) {
+        if outcome.disturbed > 0 && round.faults.iter().all(Fault::is_not_noticed) {
             outcome.wrong.push(format!("{} devices noticed what none is to notice", outcome.disturbed));
         }
         Ok(outcome)

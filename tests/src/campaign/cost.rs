@@ -4,6 +4,7 @@
 //! second says how much work there is, and not what so many machines would do.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::failure::Failure;
 use crate::http::Operators;
 use crate::load::{Crowd, Entry, Pool, Speech, Usage, now};
 use crate::nats::Nats;
+use crate::programs::program;
 use crate::rig::{Rig, Server};
 
 /// How often all come and go.
@@ -38,9 +40,9 @@ pub fn costs(devices: u32) -> Result<String, Failure> {
     let mut table = "| | sessions a second | events a second | processor time a session: servers | NATS | together | times alone |\n\
                      | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         .to_owned();
-    let mut alone = None;
+    let (program, mut alone) = (program("moorline-server")?, None);
     for nodes in 0..=NAMES.len() {
-        let Cost { name, arrival, told, servers, nats } = measure(nodes, devices)?;
+        let Cost { name, arrival, told, servers, nats } = measure(&program, nodes, devices)?;
         let sessions = f64::from(devices * TIMES);
         let each = |time: Duration| time.as_secs_f64() * 1e6 / sessions;
         let together = each(servers + nats);
@@ -58,12 +60,12 @@ pub fn costs(devices: u32) -> Result<String, Failure> {
 }
 
 /// With so many nodes; 0: a server without NATS.
-fn measure(nodes: usize, devices: u32) -> Result<Cost, Failure> {
+fn measure(program: &Path, nodes: usize, devices: u32) -> Result<Cost, Failure> {
     let rig = Rig::new()?;
     let nats = (nodes > 0).then(Nats::start).transpose()?;
     let start = |name: &&str| match &nats {
-        Some(nats) => rig.server()?.node(name, &nats.urls()).start(),
-        None => rig.server()?.start(),
+        Some(nats) => rig.server()?.program(program).node(name, &nats.urls()).start(),
+        None => rig.server()?.program(program).start(),
     };
     let servers = NAMES[..nodes.max(1)].iter().map(start).collect::<Result<Vec<Server>, Failure>>()?;
     let pool = Pool::new(rig.pki(), devices)?;
