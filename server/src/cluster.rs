@@ -3,7 +3,7 @@
 //! - `nats`: the connection, the buckets and the stream.
 //! - `wire`: rows, events and orders as JSON.
 //! - `rows`, `nodes`: what is decided: which write holds, who is lost. Pure.
-//! - `shared`: the [`Store`](crate::store::Store) of a node; `follow`: what other nodes tell.
+//! - `shared`: the [`Store`] of a node; `follow`: what other nodes tell.
 //! - `orders`: what one node asks of another.
 //! - `transfer`: a fleet goes from one server's database to NATS, and back.
 //!
@@ -323,7 +323,7 @@ async fn free_number(nats: &Nats, name: &str) -> Result<u8, NatsError> {
 async fn read_fleet(nats: &Nats, node: u8) -> Result<(Known, Watch), NatsError> {
     // NATS says how many rows are still to come as well, but not of those that change meanwhile, of which it may wait for one
     // that has gone.
-    let last = nats.last_row().await?;
+    let last = nats.fleet_standing().await?.last;
     let mut watch = nats.watch_fleet().await?;
     let mut rows = Rows::new(node);
     let mut devices = BTreeMap::new();

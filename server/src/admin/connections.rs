@@ -246,6 +246,7 @@ struct Heard {
 impl Heard {
     fn new(body: Incoming, place: Arc<Place>) -> Self {
         place.set_busy(body.is_end_stream());
+        place.note_seen();
         Self { body, place }
     }
 }

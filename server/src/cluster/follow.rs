@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tracing::warn;
 
-use super::nats::{Nats, NatsError};
+use super::nats::{Nats, NatsError, Standing};
 use super::rows::Rows;
 use super::wire;
 use crate::clock;
@@ -24,6 +24,8 @@ const LINGER: Duration = Duration::from_millis(50);
 const MOST: usize = 4096;
 /// After so long a silence it is looked whether there is more: a consumer that dies with its NATS server says nothing.
 const QUIET: Duration = Duration::from_secs(5);
+/// How far back a node tells again of its own devices when NATS has another leader.
+const TOLD_AGAIN: Duration = Duration::from_secs(120);
 /// How soon what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -43,11 +45,15 @@ impl Follower {
         let (mut watch, mut pace, mut trouble) = (Some(watch), again(), Trouble::default());
         loop {
             pace.tick().await;
-            let told = match watch.take() {
-                Some(told) => Ok(told),
-                None => self.nats.watch_fleet().await,
+            let (told, is_anew) = match watch.take() {
+                Some(told) => (Ok(told), false),
+                None => (self.nats.watch_fleet().await, true),
             };
             if let Some(mut told) = trouble.note(told, "what other nodes tell is not heard") {
+                if is_anew {
+                    // What the last leader took on its way down may be gone.
+                    self.registry.tell_again(TOLD_AGAIN, clock::now());
+                }
                 self.follow_rows(&mut told).await;
             }
         }
@@ -65,14 +71,25 @@ impl Follower {
         }
     }
 
-    /// Until it fails, or falls silent while there is more.
+    /// Until it fails, falls silent while there is more, or NATS has another leader: then all is read anew, for what comes just
+    /// before and after may be missing.
     async fn follow_rows(&self, told: &mut Watch) {
-        let mut last = 0;
+        let begun = self.nats.fleet_standing().await.unwrap_or_default();
+        let (mut last, mut looked) = (0, clock::now().instant);
         loop {
-            let first = match timeout(QUIET, told.next()).await {
+            let first = timeout(QUIET, told.next()).await;
+            let now = clock::now().instant;
+            if now.duration_since(looked) >= QUIET {
+                looked = now;
+                let standing = self.nats.fleet_standing().await;
+                let is_behind = |standing: &Standing| first.is_err() && standing.last > last;
+                if standing.is_ok_and(|standing| standing.leader != begun.leader || is_behind(&standing)) {
+                    return;
+                }
+            }
+            let first = match first {
                 Ok(Some(Ok(first))) => first,
                 Ok(_) => return,
-                Err(_) if self.nats.last_row().await.is_ok_and(|newest| newest > last) => return,
                 Err(_) => continue,
             };
             let mut batch = Batch::default();
@@ -128,7 +145,10 @@ impl Follower {
         match kind {
             "device" => {
                 let Some(row) = wire::read_device(imei, &entry.value) else { return unknown(entry) };
-                rows().device(&row, entry.revision);
+                if !rows().device(&row, entry.revision) {
+                    // NATS was set back to an older word than its last.
+                    return self.registry.tell_again_of(imei);
+                }
                 self.registry.learn(row.device.clone(), clock::now());
                 batch.devices.push(row.device);
             }

@@ -58,6 +58,15 @@ pub(super) struct Nats {
     events: Stream,
 }
 
+/// How a bucket is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// The number of the last row that was ever written.
+    pub(super) last: u64,
+    /// Which of several NATS servers leads it; `None` while they have not agreed on one, or where there is one alone.
+    pub(super) leader: Option<String>,
+}
+
 /// A row or an event that is to be stored.
 pub(super) struct Message {
     subject: String,
@@ -166,9 +175,16 @@ impl Nats {
         last_of(&self.events).await
     }
 
-    /// The number of the last row of the fleet that was ever written.
-    pub(super) async fn last_row(&self) -> Result<u64, NatsError> {
-        last_of(&self.fleet.stream).await
+    /// How the bucket of the fleet is.
+    pub(super) async fn fleet_standing(&self) -> Result<Standing, NatsError> {
+        let info = self
+            .fleet
+            .stream
+            .get_info()
+            .await
+            .map_err(|fault| NatsError::of("looking at the fleet", fault))?;
+        let leader = info.cluster.and_then(|cluster| cluster.leader);
+        Ok(Standing { last: info.state.last_sequence, leader })
     }
 
     /// Where a node takes orders.

@@ -41,9 +41,15 @@ impl Nodes {
     /// Whose sessions this node has to take for lost: of all that are heard the one with the lowest number does so. To be
     /// asked every second or so, as long as NATS is at hand.
     pub(super) fn lost(&mut self, now: Instant) -> Vec<u8> {
-        if now.duration_since(std::mem::replace(&mut self.asked, now)) > HALTED {
-            // It was this node that did not hear.
-            self.heard.values_mut().for_each(|heard| heard.at = now);
+        let was_halted = now.duration_since(std::mem::replace(&mut self.asked, now)) > HALTED;
+        let own = self.heard.get(&self.own).map(|heard| now.duration_since(heard.at));
+        if was_halted || own.is_none_or(|silent| silent > HALTED) {
+            // It is this node that does not hear, not even itself.
+            self.heard
+                .iter_mut()
+                .filter(|(number, _)| **number != self.own)
+                .for_each(|(_, heard)| heard.at = now);
+            return Vec::new();
         }
         let is_heard = |heard: &Heard| !heard.beat.left && now.duration_since(heard.at) < LOST_AFTER;
         let others = self.heard.iter().filter(|(number, _)| **number != self.own);
@@ -112,6 +118,16 @@ mod tests {
         assert_eq!(nodes.lost(start + Duration::from_secs(62)), [0; 0]);
         assert_eq!(run(&mut nodes, start, 63..71, &[0]), [0; 0]);
         assert_eq!(run(&mut nodes, start, 71..74, &[0]), [1], "but it is lost all the same");
+    }
+
+    #[test]
+    fn node_that_does_not_hear_itself_takes_nobody_for_lost() {
+        let start = clock::now().instant;
+        let mut nodes = Nodes::new(0, start);
+        run(&mut nodes, start, 0..2, &[0, 1]);
+        assert_eq!(run(&mut nodes, start, 2..60, &[]), [0; 0]);
+        assert_eq!(run(&mut nodes, start, 60..69, &[0]), [0; 0]);
+        assert_eq!(run(&mut nodes, start, 69..72, &[0]), [1]);
     }
 
     #[test]

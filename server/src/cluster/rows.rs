@@ -57,13 +57,14 @@ impl Rows {
         Self { node, devices: BTreeMap::new(), settings: BTreeMap::new() }
     }
 
-    /// The bucket holds this row; what is older than what is known changes nothing.
-    pub(super) fn device(&mut self, row: &Row, revision: u64) {
+    /// The bucket holds this row; what is older than what is known changes nothing. Returns whether it is not older.
+    pub(super) fn device(&mut self, row: &Row, revision: u64) -> bool {
         let seen = Seen::new(row, revision);
         let known = self.devices.entry(row.device.imei).or_insert(seen);
         if known.revision < revision {
             *known = seen;
         }
+        known.revision == revision
     }
 
     /// The bucket was asked and holds this row at this revision, or none: so it is, even where it is older than what is known. A
@@ -131,6 +132,13 @@ impl Rows {
                     returned => format!("end-{session}-{returned}"),
                 }
             }
+            // A session comes back once from each time that it was taken for lost.
+            (Kind::Online, Some(session)) => {
+                let seen = event.imei.and_then(|imei| self.devices.get(&imei));
+                let lost = seen.filter(|seen| seen.session == session);
+                let lost = lost.map_or(0, |seen| if seen.ended { seen.revision } else { seen.returned });
+                format!("back-{session}-{lost}")
+            }
             // Each node looks at every certificate.
             (Kind::CertificateExpiring, _) => {
                 let imei = event.imei.map(|imei| imei.to_string()).unwrap_or_default();
@@ -197,6 +205,11 @@ mod tests {
         let back = rows(own(1), false, 10, 9);
         assert_eq!(back.next(&device(own(1), true)), Write::Over { revision: 10, returned: 9 });
         assert_eq!(back.name(&event(true), String::new), format!("end-{}-9", own(1)));
+        // That it is back is one thing, before and after its row says so.
+        let returned = Event { kind: Kind::Online, ..event(true) };
+        for rows in [&lost, &back] {
+            assert_eq!(rows.name(&returned, String::new), format!("back-{}-9", own(1)));
+        }
     }
 
     #[test]
@@ -236,7 +249,7 @@ mod tests {
         let rows = Rows::new(NODE);
         let mut begun = samples::event(1, Kind::Online);
         let digest = || "d".to_owned();
-        assert_eq!(rows.name(&begun, digest), "2-d", "one that is back");
+        assert_eq!(rows.name(&begun, digest), "back-7-0");
         begun.cause = None;
         assert_eq!(rows.name(&begun, digest), "begin-7");
         assert_eq!(rows.name(&samples::event(1, Kind::Replaced), digest), "end-7");

@@ -99,7 +99,9 @@ impl Shared {
             left = Vec::new();
             for ((device, row, _), stored) in wanted.into_iter().zip(stored) {
                 match stored {
-                    Stored::At(revision) => self.rows().device(&row, revision),
+                    Stored::At(revision) => {
+                        self.rows().device(&row, revision);
+                    }
                     Stored::Outdated => {
                         if self.look_up(device.imei).await? {
                             left.push(device);

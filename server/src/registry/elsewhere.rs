@@ -5,6 +5,7 @@
 //! all that its node knew of, and no two nodes give the same. Of two sessions of one device the one with the higher id holds,
 //! whatever arrives late or twice, and whatever the machines' clocks say.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +71,30 @@ impl Registry {
         if let Some(entry) = self.lock().devices.get_mut(&imei).filter(|entry| entry.online.is_none()) {
             entry.report = Some(Box::new(report));
         }
+    }
+
+    /// Tells again of a device whose latest session is, or was, here.
+    pub fn tell_again_of(&self, imei: Imei) {
+        let state = self.lock();
+        let device = state.devices.get(&imei).map(|entry| &entry.device);
+        if let Some(device) = device.filter(|device| state.is_own(device.session.id)) {
+            self.queue.put_device(device.clone());
+        }
+    }
+
+    /// Tells again of the devices whose sessions here began or ended within this time: what was told of them may be lost.
+    pub fn tell_again(&self, within: Duration, now: Now) {
+        let since_ms = now.utc_ms - i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
+        self.in_chunks(None, |state, imeis| {
+            for device in imeis.iter().filter_map(|imei| state.devices.get(imei)).map(|entry| &entry.device) {
+                let ended_ms = device.session.ended.as_ref().map_or(i64::MIN, |ended| ended.at_ms);
+                if state.is_own(device.session.id) && device.session.connected_at_ms.max(ended_ms) >= since_ms
+                {
+                    self.queue.put_device(device.clone());
+                }
+            }
+            ControlFlow::Continue(())
+        });
     }
 
     /// A node is not heard any more: its sessions are taken for lost. Returns how many there were.

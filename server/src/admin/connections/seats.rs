@@ -1,7 +1,7 @@
 //! The seats behind one door, and who gives up his for a newcomer.
 //!
 //! A seat is given up by the connection whose bytes moved the longest ago: one that is idle, that sends its request slowly,
-//! or does not take its answer. Never by one that waits for the server. Of two sources the one with more seats gives up, so
+//! or does not take its answer. Never by one that waits for the server, nor by one to which the server has not come yet. Of two sources the one with more seats gives up, so
 //! that none takes the others' by coming often.
 
 use std::cmp::Reverse;
@@ -31,6 +31,8 @@ pub(super) struct Place {
     moved: AtomicU64,
     /// The server works for it.
     busy: AtomicBool,
+    /// The server has not looked yet whether it asks for something: in a crowd newcomers come faster than they are looked at.
+    unseen: AtomicBool,
     given_away: Notify,
 }
 
@@ -61,6 +63,7 @@ impl Seats {
             peer,
             moved: AtomicU64::new(self.now()),
             busy: AtomicBool::new(false),
+            unseen: AtomicBool::new(true),
             given_away: Notify::new(),
         });
         places.push(Arc::clone(&place));
@@ -80,7 +83,10 @@ impl Seats {
 fn who_gives_up(places: &[Arc<Place>], newcomer: Peer) -> Option<usize> {
     let seats_of =
         |peer| places.iter().filter(|place| place.peer == peer).count() + usize::from(peer == newcomer);
-    let idle = places.iter().enumerate().filter(|(_, place)| !place.busy.load(Ordering::Relaxed));
+    let idle = places
+        .iter()
+        .enumerate()
+        .filter(|(_, place)| !place.busy.load(Ordering::Relaxed) && !place.unseen.load(Ordering::Relaxed));
     let key = |place: &Place| (seats_of(place.peer), Reverse(place.moved.load(Ordering::Relaxed)));
     idle.max_by_key(|(_, place)| key(place)).map(|(index, _)| index)
 }
@@ -94,6 +100,13 @@ impl Place {
     /// The server begins or ends to work for it.
     pub(super) fn set_busy(&self, busy: bool) {
         if self.busy.swap(busy, Ordering::Relaxed) && !busy {
+            self.seats.changed.notify_one();
+        }
+    }
+
+    /// The server has read all that it said so far, or a question.
+    pub(super) fn note_seen(&self) {
+        if self.unseen.swap(false, Ordering::Relaxed) {
             self.seats.changed.notify_one();
         }
     }
@@ -128,6 +141,7 @@ mod tests {
         let places: Vec<_> = peers.iter().map(|peer| seats.try_take(*peer).unwrap()).collect();
         for (place, moved) in places.iter().zip(1..) {
             place.moved.store(moved, Ordering::Relaxed);
+            place.note_seen();
         }
         (seats, places)
     }
@@ -152,6 +166,17 @@ mod tests {
         assert!(seats.try_take(ONE).is_none());
         places[1].set_busy(false);
         assert!(seats.try_take(ONE).is_some() && still(&seats, &places[0]) && !still(&seats, &places[1]));
+    }
+
+    #[test]
+    fn one_that_was_not_looked_at_keeps_its_seat() {
+        let (seats, places) = full(&[ONE, ONE]);
+        let newcomers = [(); 2].map(|()| seats.try_take(ONE).unwrap());
+        assert!(places.iter().all(|place| !still(&seats, place)) && seats.try_take(ONE).is_none());
+        newcomers[1].note_seen();
+        assert!(
+            seats.try_take(ONE).is_some() && still(&seats, &newcomers[0]) && !still(&seats, &newcomers[1])
+        );
     }
 
     #[test]

@@ -48,6 +48,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         if buffer.filled().len() > before {
             self.place.note_moved();
         }
+        if polled.is_pending() {
+            self.place.note_seen();
+        }
         polled
     }
 }

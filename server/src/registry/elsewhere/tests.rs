@@ -1,5 +1,7 @@
 //! What a node makes of what others tell, without NATS.
 
+use std::time::Duration;
+
 use super::super::tests::{Rig, at, imei, order_of};
 use super::super::{Cause, Kind, node_of};
 use crate::config::Register;
@@ -124,4 +126,23 @@ fn ghosts_are_only_what_this_node_left_behind() {
     let rig = Rig::with(fleet, Register::Open);
     assert_eq!(kinds(&rig), [(Kind::Offline, Some("server_stopped".into()))]);
     assert!(shown(&rig).0 && !rig.registry.get(imei(2)).unwrap().online);
+}
+
+#[test]
+fn what_changed_lately_here_is_told_again() {
+    let rig = node();
+    rig.registry.learn(row(7, false), at(100));
+    rig.come(0, 4000, 1);
+    let (presence, _) = rig.come(2, 4000, 2);
+    rig.stored();
+    let told = |seconds| {
+        rig.registry.tell_again(Duration::from_secs(10), at(seconds));
+        rig.stored().devices.into_iter().map(|device| device.imei).collect::<Vec<_>>()
+    };
+    assert_eq!(told(5), [imei(0), imei(2)], "not what another node holds");
+    assert_eq!(told(12), [imei(2)]);
+    assert_eq!(told(13), []);
+    rig.registry.leave(&presence, Cause::Idle, at(20));
+    rig.stored();
+    assert_eq!(told(21), [imei(2)]);
 }
