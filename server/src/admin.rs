@@ -38,7 +38,7 @@ use axum::routing::{get, post, put};
 
 use crate::access::Gate;
 use crate::cluster::Cluster;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, Tables};
 use crate::registry::Registry;
 use crate::store::{Store, Writer};
 pub use connections::Doors;
@@ -58,6 +58,8 @@ pub struct Operators {
     pub writer: Arc<Writer>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How full the tables are that devices fill; the look may wait for the disk.
+    pub tables: Arc<dyn Fn() -> Tables + Send + Sync>,
     /// What was stored just now.
     pub feed: Arc<Feed>,
     /// Whether devices are served.

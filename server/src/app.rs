@@ -3,6 +3,7 @@
 mod certificates;
 mod fleet;
 mod systemd;
+mod tables;
 
 use std::fmt;
 use std::io;
@@ -132,7 +133,7 @@ impl App {
         tokio::spawn(certificates::watch(Arc::clone(&link)));
         let readiness = Arc::new(Readiness::default());
         let gate = Gate::new(config.access.clone(), link.metrics.operators().clone());
-        let served = served(&link, &fleet, &readiness)?;
+        let served = served(&link, &fleet, &readiness, &config)?;
         let operators = serve_operators(operators, operators_socket, served, Arc::clone(&gate), &threads);
         info!("listening for devices on {}", name_of(&devices));
         let accepting = tokio::spawn(listener::accept(devices, Arc::clone(&link)));
@@ -234,7 +235,13 @@ impl App {
     }
 }
 
-fn served(link: &Link, fleet: &Fleet, readiness: &Arc<Readiness>) -> Result<Operators, Failure> {
+fn served(
+    link: &Arc<Link>,
+    fleet: &Fleet,
+    readiness: &Arc<Readiness>,
+    config: &Config,
+) -> Result<Operators, Failure> {
+    let (looked_at, database) = (Arc::clone(link), config.store.clone());
     let feed = Feed::new(Arc::clone(&fleet.store), fleet.writer.stored(), fleet.registry.counts());
     Ok(Operators {
         registry: Arc::clone(&fleet.registry),
@@ -242,6 +249,7 @@ fn served(link: &Link, fleet: &Fleet, readiness: &Arc<Readiness>) -> Result<Oper
         feed: Arc::new(feed.map_err(|fault| Failure::Start(fault.to_string()))?),
         writer: Arc::clone(&fleet.writer),
         metrics: Arc::clone(&link.metrics),
+        tables: Arc::new(move || tables::look(&looked_at, &database)),
         readiness: Arc::clone(readiness),
         changes: Arc::default(),
         cluster: fleet.cluster.clone(),

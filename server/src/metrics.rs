@@ -7,6 +7,7 @@
 mod certificates;
 mod operators;
 mod process;
+mod tables;
 mod webhook;
 
 use std::fmt;
@@ -22,6 +23,8 @@ use crate::store::Kind;
 pub use certificates::CertificateMetrics;
 pub use operators::OperatorMetrics;
 use process::Process;
+pub(crate) use tables::OneMore;
+pub use tables::{TableMetrics, Tables};
 pub use webhook::WebhookMetrics;
 
 /// The media type of [`Metrics::text`].
@@ -58,6 +61,7 @@ pub struct Metrics {
     store: StoreMetrics,
     webhook: WebhookMetrics,
     operators: OperatorMetrics,
+    tables: TableMetrics,
 }
 
 /// The part that the store's writer raises.
@@ -148,6 +152,7 @@ impl Metrics {
             store: StoreMetrics::new(),
             webhook: WebhookMetrics::default(),
             operators: OperatorMetrics::default(),
+            tables: TableMetrics::default(),
         };
         // So that a series is there, at zero, before the first of its kind: a rate is reckoned from two values.
         for kind in ["full", "resumed"] {
@@ -230,6 +235,7 @@ impl Metrics {
         self.store.name_series(series);
         self.webhook.name_series(series);
         self.operators.name_series(series);
+        self.tables.name_series(series);
     }
 
     /// A TLS handshake ended well.
@@ -339,6 +345,12 @@ impl Metrics {
     #[must_use]
     pub const fn operators(&self) -> &OperatorMetrics {
         &self.operators
+    }
+
+    /// The tables' part.
+    #[must_use]
+    pub const fn tables(&self) -> &TableMetrics {
+        &self.tables
     }
 
     /// The webhook's part.

@@ -136,6 +136,12 @@ impl TlsSource {
         }
     }
 
+    /// How many sessions a device may resume.
+    #[must_use]
+    pub fn sessions_kept(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Which reading of the files is in force: another number after each.
     #[must_use]
     pub fn reading(&self) -> u64 {

@@ -110,6 +110,16 @@ impl Turns {
         }
     }
 
+    /// How many wait for the turn to begin.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().queue.len()
+    }
+
+    /// From how many sources devices registered lately.
+    pub(crate) fn familiar_sources(&self) -> usize {
+        self.lock().familiar.len()
+    }
+
     fn bound(&self) -> usize {
         let in_time = u64::from(self.capacity.per_second()) * PATIENCE.as_secs();
         usize::try_from(in_time).unwrap_or(usize::MAX).max(LEAST_BOUND)
@@ -251,6 +261,7 @@ mod tests {
             assert!(futures_pending(&mut one).await);
             waiting.push(one);
         }
+        assert_eq!(turns.waiting(), turns.bound());
         assert_eq!(turns.begin(HOME).await.err(), Some(Overload), "the newest of the only line");
         drop(held);
         for one in waiting {

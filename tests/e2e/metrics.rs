@@ -1,13 +1,18 @@
 //! The metrics as Prometheus scrapes them: named by its conventions, right, and no more series for a larger fleet.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::net::TcpStream;
+use std::sync::Arc;
 
 use moorline_protocol::{DeviceMessage, Imei, ServerMessage};
 use moorline_testbed::certs::{DeviceFlaw, Pki};
 use moorline_testbed::client::{Client, Settings};
 use moorline_testbed::failure::Failure;
+use moorline_testbed::process::PATIENCE;
 use moorline_testbed::promtool;
-use moorline_testbed::rig::{Rig, Server};
+use moorline_testbed::rig::{Rig, SERVER_NAME, Server};
+use rustls::ClientConnection;
 
 /// The device of such a number.
 fn imei(number: u64) -> Result<Imei, Failure> {
@@ -133,4 +138,64 @@ fn what_devices_do_is_counted() -> Result<(), Failure> {
         assert!(value(&after, series) > 0.0, "{series}");
     }
     Ok(())
+}
+
+/// Waits until a series has this value.
+#[track_caller]
+fn wait_for(server: &Server, series: &str, wanted: f64) -> Result<(), Failure> {
+    server.operators().wait_until("/readyz", &format!("{series} {wanted}"), |_| {
+        let text = server.operators().text("/metrics").ok()?;
+        (value(&text, series) == wanted).then_some(())
+    })
+}
+
+/// SPECIFICATION.md has a bound for each of these.
+#[test]
+fn what_the_tables_hold_is_counted() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let server = rig.server()?.set_number("tls.sessions", 3).start()?;
+    let pki = rig.pki();
+    let settings = Settings::new(pki, Some(&pki.device(imei(0)?)?))?;
+    wait_for(&server, "moorline_tls_sessions_kept", 0.0)?;
+    let mut first = settings.connect(server.devices())?;
+    first.say_hello(imei(0)?)?;
+    assert!(matches!(first.hear()?, Some(ServerMessage::Welcome(_))));
+    wait_for(&server, "moorline_tls_sessions_kept", 1.0)?;
+    wait_for(&server, "moorline_familiar_sources", 1.0)?;
+
+    // The ticket goes and the next one comes; of those who come anew the latest are kept.
+    let mut again = settings.connect(server.devices())?;
+    again.say_hello(imei(0)?)?;
+    assert!(matches!(again.hear()?, Some(ServerMessage::Welcome(_))));
+    assert!(again.is_resumed());
+    wait_for(&server, "moorline_tls_sessions_kept", 1.0)?;
+    let _devices = live(&server, &rig, 1..5)?;
+    wait_for(&server, "moorline_tls_sessions_kept", 3.0)?;
+
+    let text = server.operators().text("/metrics")?;
+    assert!(value(&text, "moorline_shared_texts") >= 1.0);
+    assert!(value(&text, "moorline_operator_connections") >= 1.0);
+    // SQLite's least is a page.
+    assert!(value(&text, "moorline_store_bytes{file=\"database\"}") >= 4096.0);
+    assert!(value(&text, "moorline_store_bytes{file=\"journal\"}") > 0.0);
+    Ok(())
+}
+
+#[test]
+fn handshake_that_stalls_is_counted_until_it_is_over() -> Result<(), Failure> {
+    let rig = Rig::new()?;
+    let server = rig.server()?.start()?;
+    let settings = Settings::new(rig.pki(), Some(&rig.pki().device(imei(0)?)?))?;
+    wait_for(&server, "moorline_handshakes_begun", 0.0)?;
+    #[expect(clippy::disallowed_methods, reason = "a device's socket on loopback")]
+    let mut socket = TcpStream::connect(server.devices())?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut connection = ClientConnection::new(Arc::new(settings.into_config()), SERVER_NAME.try_into()?)?;
+    connection.write_tls(&mut socket)?;
+    // The server has answered, so it has begun; and it waits for the device's half.
+    socket.read_exact(&mut [0])?;
+    wait_for(&server, "moorline_handshakes_begun", 1.0)?;
+    wait_for(&server, "moorline_handshakes_waiting", 0.0)?;
+    drop(socket);
+    wait_for(&server, "moorline_handshakes_begun", 0.0)
 }

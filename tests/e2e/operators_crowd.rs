@@ -14,8 +14,8 @@ use moorline_testbed::process::PATIENCE;
 use moorline_testbed::rig::{IMEI, Rig, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What the server promises.
-const STREAMS: usize = 64;
+/// What the server promises to one address.
+const STREAMS: usize = 48;
 const CROWD: usize = 10_000;
 
 /// How many sockets this process may hold.

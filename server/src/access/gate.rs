@@ -53,6 +53,10 @@ impl Gate {
         self.access.load()
     }
 
+    pub(crate) const fn metrics(&self) -> &OperatorMetrics {
+        &self.metrics
+    }
+
     /// Judges an `Authorization` from `source`, where a token is asked for.
     pub(crate) fn judge(&self, authorization: Option<&[u8]>, source: IpAddr) -> Result<(), Refused> {
         let access = self.access.load();

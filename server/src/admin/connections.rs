@@ -173,6 +173,7 @@ async fn serve_stream<S>(stream: S, peer: Peer, place: Arc<Place>, house: House)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let _counted = house.gate.metrics().connection();
     let stream = Watched::new(stream, Arc::clone(&place), PATIENCE);
     tokio::select! {
         () = secure(stream, peer, &place, house) => {}

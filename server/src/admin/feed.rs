@@ -1,21 +1,24 @@
 //! What was stored just now, for all who follow it: read from the store once, kept ready as text, and handed to each at his
 //! own pace. Who is too far behind reads the store by himself until he has caught up, so a slow one costs no memory.
 
+mod places;
+
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
 use moorline_protocol::Imei;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tracing::warn;
 
+use super::connections::Peer;
 use super::events::EventView;
 use crate::registry::{Counts, Registry};
 use crate::store::{EventPage, EventQuery, Store, StoreError, StoredEvent};
+pub(super) use places::Place;
+use places::Places;
 
-/// How many may follow at a time; each holds a descriptor and some 30 KB.
-const MAX_STREAMS: usize = 64;
 /// How many of the newest events are kept ready: about 2 MB.
 const READY: usize = 4096;
 /// How many are read from the store, or handed to one who follows, at once.
@@ -28,7 +31,7 @@ pub struct Feed {
     stored: Arc<Notify>,
     ready: Mutex<Ready>,
     tidings: watch::Sender<Tidings>,
-    streams: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 /// What those who follow wait for.
@@ -77,7 +80,7 @@ impl Feed {
             stored,
             ready: Mutex::new(Ready { floor: newest, events: VecDeque::new() }),
             tidings: watch::Sender::new(tidings),
-            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            places: Arc::default(),
         })
     }
 
@@ -103,9 +106,9 @@ impl Feed {
         self.tidings.send_modify(|tidings| tidings.over = true);
     }
 
-    /// A place among those who follow, where there is one.
-    pub(super) fn join(&self) -> Option<(watch::Receiver<Tidings>, OwnedSemaphorePermit)> {
-        let place = Arc::clone(&self.streams).try_acquire_owned().ok()?;
+    /// A place among those who follow, where there is one for who comes from there.
+    pub(super) fn join(&self, peer: Peer) -> Option<(watch::Receiver<Tidings>, Place)> {
+        let place = self.places.take(peer)?;
         Some((self.tidings.subscribe(), place))
     }
 
@@ -236,7 +239,7 @@ mod tests {
         let feed = feed();
         store(&feed, &vec![1; 300]);
         let old = Feed::new(Arc::clone(&feed.store), Arc::default(), Counts::default()).unwrap();
-        let _following = old.join();
+        let _following = old.join(Peer::Socket);
         store(&old, &[1, 2, 1]);
         old.read_new().await.unwrap();
         assert_eq!(old.lock().events.len(), 3);
@@ -250,7 +253,7 @@ mod tests {
     #[tokio::test]
     async fn memory_is_bounded_and_nobody_misses_anything() {
         let feed = feed();
-        let following = feed.join();
+        let following = feed.join(Peer::Socket);
         let many = READY + 1000;
         store(&feed, &vec![1; many]);
         feed.read_new().await.unwrap();
@@ -262,16 +265,7 @@ mod tests {
         store(&feed, &[1]);
         feed.read_new().await.unwrap();
         assert_eq!(feed.lock().events.capacity(), 0, "nothing is kept for nobody");
-        let _following = feed.join();
+        let _following = feed.join(Peer::Socket);
         assert_eq!(all_after(&feed, 0, None).await.len(), many + 1);
-    }
-
-    #[test]
-    fn places_are_bounded() {
-        let feed = feed();
-        let places: Vec<_> = (0..MAX_STREAMS).map(|_| feed.join().unwrap()).collect();
-        assert!(feed.join().is_none());
-        drop(places);
-        assert!(feed.join().is_some());
     }
 }

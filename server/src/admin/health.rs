@@ -57,6 +57,8 @@ pub(super) fn note(operators: &Operators) {
         let heard = cluster.nodes().iter().filter(|node| node.is_heard).count();
         operators.metrics.cluster(heard, cluster.trouble().is_none());
     }
+    operators.metrics.tables().found((operators.tables)());
+    operators.metrics.tables().texts(operators.registry.shared_texts());
     let Counts { known, blocked, quarantined, .. } = operators.registry.counts();
     for (state, devices) in
         [("active", known - blocked - quarantined), ("blocked", blocked), ("quarantined", quarantined)]

@@ -50,6 +50,7 @@ impl Rig {
             feed: Arc::new(feed),
             writer: Arc::new(writer),
             metrics,
+            tables: Arc::new(Tables::default),
             readiness: Arc::default(),
             changes: Arc::default(),
             cluster: None,

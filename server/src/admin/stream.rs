@@ -14,13 +14,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::Frame;
 use moorline_protocol::Imei;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::Operators;
 use super::connections::Caller;
-use super::feed::{Feed, Tidings};
+use super::feed::{Feed, Place, Tidings};
 use super::problem::Problem;
 use super::query::Parameters;
 use crate::metrics::OperatorMetrics;
@@ -47,7 +47,7 @@ pub(super) async fn stream(
         None => parameters.number("after", 0..=i64::MAX)?,
     };
     let imei: Option<Imei> = parameters.parsed("imei", "an IMEI")?;
-    let Some((tidings, place)) = operators.feed.join() else { return Ok(full()) };
+    let Some((tidings, place)) = operators.feed.join(caller.peer) else { return Ok(full()) };
     // As many may follow as there are places, and that many may ask for something else meanwhile.
     caller.leave_seat();
     let (sender, receiver) = mpsc::channel(1);
@@ -70,7 +70,7 @@ fn read_id(id: &HeaderValue) -> Result<i64, Problem> {
 }
 
 fn full() -> Response {
-    let detail = "as many follow the events as there is room for: try again later, or ask for /api/events";
+    let detail = "as many follow the events as there is room for, or as one address may: try again later, or ask for /api/events";
     let mut response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned()).into_response();
     response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
     response
@@ -84,7 +84,7 @@ struct Follower {
     imei: Option<Imei>,
     /// Takes one piece at a time: who does not listen is not told more.
     sender: mpsc::Sender<Bytes>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// He is gone, or the server goes.

@@ -58,6 +58,7 @@ pub(super) async fn shake(socket: &TcpStream, address: SocketAddr, link: &Link) 
     let hello = timeout_at(after(CLIENT_HELLO), read_client_hello(socket, link)).await;
     let mut incoming = hello.unwrap_or_else(|_| Err(slow("no complete ClientHello came within 10 s")))?;
     let turn = begin(socket, address, link, &mut incoming).await?;
+    let _begun = link.metrics.tables().handshake_begun();
     let tls = link.tls.accept().map_err(|fault| refused("internal", fault.to_string()))?;
     let mut tls = Box::new(tls);
     let mut plaintext = Vec::new();

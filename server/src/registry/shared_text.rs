@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::Registry;
 use crate::store::Device;
 
 /// Beyond so many, those that nobody uses any more are given up.
@@ -39,6 +40,14 @@ impl SharedTexts {
         if let Some(certificate) = &mut device.certificate {
             certificate.issuer = self.share(&certificate.issuer);
         }
+    }
+}
+
+impl Registry {
+    /// How many texts are kept once for all devices.
+    #[must_use]
+    pub fn shared_texts(&self) -> usize {
+        self.lock().texts.texts.len()
     }
 }
 

@@ -70,6 +70,7 @@ impl Sqlite {
         let held = set_up_writer(&connection).map_err(explain)?;
         let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(explain)?;
         reader.busy_timeout(BUSY).map_err(explain)?;
+        reader.pragma_update(None, "cache_size", -READERS_CACHE_KIB).map_err(explain)?;
         Ok(Self {
             path: path.to_owned(),
             retention,
@@ -140,8 +141,9 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
         .map_err(|fault| StoreError::Failed(format!("{}: cannot be opened: {fault}", path.display())))
 }
 
-/// Pages that the writer keeps; the kernel keeps the file's in any case, and gives them up when memory runs short.
-const CACHE_KIB: i64 = 512;
+/// Pages that the writer keeps, and the reader; the kernel keeps the file's in any case, and gives them up when memory runs short.
+const WRITERS_CACHE_KIB: i64 = 512;
+const READERS_CACHE_KIB: i64 = 2000;
 
 /// Brings an older file to this version. One that is damaged is seen before that, and is left as it is.
 fn bring_up(connection: &mut Connection, path: &Path, now: Now) -> Result<(), StoreError> {
@@ -157,7 +159,7 @@ fn bring_up(connection: &mut Connection, path: &Path, now: Now) -> Result<(), St
 }
 
 fn set_up_writer(connection: &Connection) -> rusqlite::Result<Held> {
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "cache_size", -WRITERS_CACHE_KIB)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;

@@ -73,6 +73,11 @@ impl Sessions {
         Self { most, clock, kept: Mutex::new(Kept::default()) }
     }
 
+    /// How many are kept.
+    pub(super) fn len(&self) -> usize {
+        self.lock().by_id.len()
+    }
+
     pub(super) fn clock(&self) -> Arc<dyn TimeProvider> {
         Arc::clone(&self.clock)
     }

@@ -17,6 +17,11 @@ pub(super) struct Familiar {
 }
 
 impl Familiar {
+    /// How many they are; one that is in both generations counts twice.
+    pub(super) fn len(&self) -> usize {
+        self.recent.len() + self.older.len()
+    }
+
     pub(super) fn contains(&self, source: Source) -> bool {
         self.recent.contains(&source) || self.older.contains(&source)
     }
@@ -43,7 +48,7 @@ mod tests {
         for source in 0..many {
             assert!(familiar.insert(source));
         }
-        assert!(familiar.recent.len() + familiar.older.len() <= 2 * GENERATION);
+        assert!(familiar.len() <= 2 * GENERATION);
         assert!(familiar.contains(many - 1) && familiar.contains(many - GENERATION as u128));
         assert!(!familiar.contains(0));
         assert!(!familiar.insert(many - 1));

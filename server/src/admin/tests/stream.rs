@@ -1,9 +1,10 @@
 //! Events as they happen.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use super::super::rig::Rig;
 use crate::store::samples::event;
@@ -15,7 +16,10 @@ struct Following(BufReader<TcpStream>);
 impl Following {
     /// Asks, and reads the answer's head.
     fn ask(rig: &Rig, path: &str, head: &str) -> (u16, Self) {
-        let mut socket = rig.connect();
+        Self::ask_over(rig.connect(), path, head)
+    }
+
+    fn ask_over(mut socket: TcpStream, path: &str, head: &str) -> (u16, Self) {
         write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n").unwrap();
         let mut answer = Self(BufReader::new(socket));
         let status = answer.line().split(' ').nth(1).unwrap().parse().unwrap();
@@ -125,7 +129,7 @@ fn mistaken_questions_are_told() {
 #[test]
 fn so_many_may_follow_and_everybody_else_is_answered() {
     let rig = Rig::memory();
-    let mut all: Vec<_> = (0..64).map(|_| Following::begin(&rig, "/api/events/stream", "")).collect();
+    let mut all: Vec<_> = (0..48).map(|_| Following::begin(&rig, "/api/events/stream", "")).collect();
     for _ in 0..200 {
         let (status, mut refused) = Following::ask(&rig, "/api/events/stream", "Connection: close\r\n");
         assert_eq!(status, 503);
@@ -134,6 +138,13 @@ fn so_many_may_follow_and_everybody_else_is_answered() {
         assert!(problem.contains("as many follow the events as there is room for"), "{problem}");
     }
     assert_eq!(rig.text("/api/devices").0, 200);
+    // One address has all that one may have; another one's is let in.
+    let elsewhere = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    elsewhere.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0)).into()).unwrap();
+    elsewhere.connect(&rig.address.into()).unwrap();
+    let (status, other) = Following::ask_over(elsewhere.into(), "/api/events/stream", "");
+    assert_eq!(status, 200);
+    all.insert(0, other);
     happen(&rig, 1);
     for following in &mut all {
         assert_eq!(following.next_id(), 4);

@@ -355,3 +355,14 @@ fn file_is_private() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
 }
+
+#[test]
+fn what_is_kept_of_the_file_in_memory_is_bounded() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    let kib = |connection: &Connection| -> i64 {
+        connection.pragma_query_value(None, "cache_size", |row| row.get(0)).unwrap()
+    };
+    // Below zero it is KiB, and else pages.
+    assert_eq!((kib(&store.writer().connection), kib(&store.reader())), (-512, -2000));
+}
