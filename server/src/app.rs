@@ -172,7 +172,7 @@ impl App {
                 }
                 _ = tick.tick() => {
                     let (online, open) = (self.link.registry.online(), self.link.seats.taken());
-                    self.manager.alive(&format!("{online} devices online, {open} connections open"));
+                    self.manager.alive(&systemd::status(online, open));
                 }
             }
         }

@@ -146,7 +146,7 @@ impl Station {
 
     fn status_in_words(&mut self) -> Result<(), Failure> {
         let status =
-            format!("systemctl status {UNIT} | grep -F 'Status: \"1 devices online, 1 connections open\"'");
+            format!("systemctl status {UNIT} | grep -F 'Status: \"1 device online, 1 connection open\"'");
         println!("{}", self.wait(&status)?);
         Ok(())
     }

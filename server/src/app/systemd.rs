@@ -51,9 +51,26 @@ impl Manager {
     }
 }
 
+/// How it goes, as `systemctl status` shows it.
+pub(super) fn status(online: usize, open: usize) -> String {
+    let counted = |many: usize, what| format!("{many} {what}{}", if many == 1 { "" } else { "s" });
+    format!("{} online, {} open", counted(online, "device"), counted(open, "connection"))
+}
+
 /// A service manager that cannot be told is none of the devices' matter.
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(fault) = sd_notify::notify(states) {
         debug!("the service manager was not told: {fault}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!(status(1, 1), "1 device online, 1 connection open");
+        assert_eq!(status(0, 2), "0 devices online, 2 connections open");
     }
 }
