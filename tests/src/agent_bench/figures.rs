@@ -36,6 +36,9 @@ pub struct Figures {
 /// Between two heartbeats while each is looked at: the least that mosquitto_sub takes.
 const EVERY: Duration = Duration::from_secs(5);
 const BEATS: u64 = 4;
+/// So many come first. The agent keeps its counters on disk in its first moments, when it is a minute old and whenever it is twice as
+/// old: after these there is nothing of that in the next ones.
+const BEATS_BEFORE: u64 = 14;
 
 /// What is measured of one client by itself.
 ///
@@ -45,7 +48,7 @@ pub fn measure(kind: &Kind, rig: &Rig, server: SocketAddr) -> Result<Figures, Fa
     let patience = EVERY * 3;
     let client = Client::start(kind, rig, server, EVERY, false)?;
     let connecting = client.relay().bytes();
-    let upkeep = Upkeep::watch(client.id(), client.relay(), BEATS, patience)?;
+    let upkeep = Upkeep::watch(client.id(), client.relay(), BEATS_BEFORE, patience)?;
     let footprint = Footprint::of(client.id())?;
     let files = mapped_files(client.id())?;
     let program = std::fs::read_link(format!("/proc/{}/exe", client.id()))?;
@@ -68,13 +71,13 @@ pub fn measure(kind: &Kind, rig: &Rig, server: SocketAddr) -> Result<Figures, Fa
         files: files.values().sum(),
         footprint,
         connecting,
-        heartbeat: Bytes { up: upkeep.bytes.up / BEATS, down: upkeep.bytes.down / BEATS },
+        heartbeat: Bytes { up: upkeep.bytes.up / BEATS_BEFORE, down: upkeep.bytes.down / BEATS_BEFORE },
         calls: calls.map(|calls| calls.sum() as f64 / BEATS as f64),
         heap,
     })
 }
 
-/// Has all of them keep a session up side by side, through so many heartbeats: how often each wakes.
+/// Has all of them keep a session up side by side: how often each wakes in so many heartbeats, once `before` have passed.
 ///
 /// # Errors
 /// One does not connect, or a heartbeat does not come.
@@ -82,6 +85,7 @@ pub fn watch_all(
     clients: &[(Kind, SocketAddr)],
     rig: &Rig,
     every: Duration,
+    before: u64,
     beats: u64,
 ) -> Result<Vec<Upkeep>, Failure> {
     let running: Vec<_> = clients
@@ -91,7 +95,12 @@ pub fn watch_all(
     thread::scope(|scope| {
         let watched: Vec<_> = running
             .iter()
-            .map(|client| scope.spawn(move || Upkeep::watch(client.id(), client.relay(), beats, every * 2)))
+            .map(|client| {
+                scope.spawn(move || {
+                    Upkeep::watch(client.id(), client.relay(), before, every * 2)?;
+                    Upkeep::watch(client.id(), client.relay(), beats, every * 2)
+                })
+            })
             .collect();
         let join = |watched: thread::ScopedJoinHandle<'_, _>| {
             watched.join().unwrap_or_else(|_| Err(Failure::new("a thread panicked")))
