@@ -3,7 +3,8 @@
 use std::fs;
 
 use moorline_testbed::failure::Failure;
-use moorline_testbed::measure::{Footprint, Probe, agent_sizes};
+use moorline_testbed::footprint::Footprint;
+use moorline_testbed::measure::{Probe, agent_sizes};
 use moorline_testbed::relay::Bytes;
 
 #[test]

@@ -11,8 +11,8 @@ use moorline_protocol::{ALPN, DeviceMessage, Imei, ServerMessage, Time, Welcome}
 use moorline_testbed::bare_server::{BareServer, Conversation};
 use moorline_testbed::board;
 use moorline_testbed::failure::Failure;
+use moorline_testbed::footprint::Footprint;
 use moorline_testbed::guest::{BOOT, Board, Guest};
-use moorline_testbed::measure::Footprint;
 use moorline_testbed::modem::{Modem, Script};
 use moorline_testbed::process::PATIENCE;
 use moorline_testbed::programs::distribution;

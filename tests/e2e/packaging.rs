@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 
 use moorline_config::Document;
 use moorline_testbed::failure::Failure;
+use moorline_testbed::footprint::Footprint;
 use moorline_testbed::left_out::left_out;
-use moorline_testbed::measure::Footprint;
 use moorline_testbed::programs::distribution;
 use tempfile::TempDir;
 

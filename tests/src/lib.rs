@@ -16,6 +16,7 @@ pub mod deployment;
 pub mod failure;
 pub mod field;
 pub mod fleet;
+pub mod footprint;
 pub mod guest;
 pub mod held_sockets;
 pub mod hostile;

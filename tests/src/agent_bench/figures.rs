@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Client, Kind};
 use crate::failure::Failure;
-use crate::measure::Footprint;
+use crate::footprint::Footprint;
 use crate::relay::Bytes;
 use crate::rig::Rig;
 use crate::upkeep::{SystemCalls, Upkeep, mapped_files};
