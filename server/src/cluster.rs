@@ -3,33 +3,39 @@
 //! - `nats`: the connection, the buckets and the stream.
 //! - `wire`: rows, events and orders as JSON.
 //! - `rows`, `nodes`: what is decided: which write holds, who is lost. Pure.
-//! - `shared`: the [`Store`] of a node; `follow`: what other nodes tell.
+//! - `shared`: the [`Store`] of a node; `outbox`, `publish`: what it tells, and `spool`: what waits on its disk for that.
+//! - `follow`: what other nodes tell.
 //! - `orders`: what one node asks of another.
 //! - `transfer`: a fleet goes from one server's database to NATS, and back.
 //!
 //! Each node knows the whole fleet and answers for it; each device is held by one. Sessions and heartbeats need no NATS: when
-//! it is away they go on, new ones begin, and what happens waits in the queue.
+//! it is away they go on, new ones begin, and what happens waits on the node's disk.
 
 mod follow;
+mod ghosts;
 mod nats;
 mod nodes;
 mod orders;
+mod outbox;
+mod publish;
 mod rows;
 mod settings;
 mod shared;
+mod spool;
 mod transfer;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use async_nats::jetstream::kv::{Entry, Watch};
+use async_nats::jetstream::kv::{Entry, Operation, Watch};
 use futures_util::StreamExt as _;
 use moorline_protocol::Imei;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
@@ -40,11 +46,14 @@ use follow::{Follower, Trouble};
 use nats::{Nats, NatsError};
 use nodes::{BEAT, Nodes};
 pub use orders::Unanswered;
+use outbox::Outbox;
+use publish::Publisher;
 use rows::Rows;
 pub use settings::ClusterSettings;
 use shared::Shared;
+use spool::Spool;
 pub use transfer::{Moved, share, unshare};
-use wire::{Beat, Meta};
+use wire::{Beat, Held, Meta};
 
 /// A node whose word did not reach NATS for so many beats tells operators.
 const SILENT_BEATS: u32 = 3;
@@ -61,6 +70,9 @@ pub struct Cluster {
     nodes: Mutex<Nodes>,
     /// When NATS last took this node's word.
     heard: Mutex<Instant>,
+    outbox: Arc<Outbox>,
+    /// What says that this node is there.
+    beating: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A node that knows the fleet and does not take part yet.
@@ -72,12 +84,16 @@ pub struct Joined {
     rows: Arc<Mutex<Rows>>,
     copy: Arc<Sqlite>,
     watch: Watch,
+    /// What it told already.
+    read: u64,
 }
 
 /// What the fleet's bucket held.
 struct Known {
     fleet: Fleet,
     rows: Rows,
+    /// The number of the last row.
+    last: u64,
 }
 
 /// How a node is, for operators.
@@ -115,9 +131,11 @@ impl Cluster {
         }
         let boot = random()?;
         let number = take_place(&nats, settings.node(), &boot).await.map_err(told)?;
-        let (Known { fleet, rows }, watch) = read_fleet(&nats, number).await.map_err(told)?;
+        let (Known { mut fleet, rows, last: read }, watch) = read_fleet(&nats, number).await.map_err(told)?;
         let last = nats.last_event().await.map_err(told)?;
-        let copy = open_copy(&copy_of(store, &meta), retention, last)?;
+        let copy = open_copy(&beside(store, "copy", &meta), retention, last)?;
+        let spool = Spool::open(&beside(store, "spool", &meta)).map_err(|fault| fault.to_string())?;
+        ghosts::end(&spool, &mut fleet, clock::now()).map_err(|fault| fault.to_string())?;
         info!(
             "node {} (number {number}) of the fleet in NATS at {}: {} devices known",
             settings.node(),
@@ -125,7 +143,9 @@ impl Cluster {
             fleet.devices.len()
         );
         let (rows, copy) = (Arc::new(Mutex::new(rows)), Arc::new(copy));
-        let shared = Shared::new(Arc::clone(&nats), Arc::clone(&rows), Arc::clone(&copy), fleet);
+        let publisher = Publisher::new(Arc::clone(&nats), Arc::clone(&rows));
+        let outbox = Arc::new(Outbox::new(publisher, spool));
+        let shared = Shared::new(Arc::clone(&outbox), Arc::clone(&copy), fleet);
         let now = clock::now().instant;
         let cluster = Self {
             nats,
@@ -134,8 +154,10 @@ impl Cluster {
             boot,
             nodes: Mutex::new(Nodes::new(number, now)),
             heard: Mutex::new(now),
+            outbox,
+            beating: Mutex::default(),
         };
-        Ok(Joined { cluster: Arc::new(cluster), store: Arc::new(shared), rows, copy, watch })
+        Ok(Joined { cluster: Arc::new(cluster), store: Arc::new(shared), rows, copy, watch, read })
     }
 
     /// Why operators of this node see less than there is, if they do.
@@ -164,9 +186,19 @@ impl Cluster {
             .collect()
     }
 
-    /// Says that this node has left, so that nobody waits for it.
-    pub async fn leave(&self) {
-        if let Err(fault) = self.beat(true, 0).await {
+    /// Has what waits told, as far as NATS takes it within `patience`, and says that this node has left, so that nobody waits
+    /// for it.
+    pub async fn leave(&self, patience: Duration) {
+        if timeout(patience / 2, self.outbox.emptied()).await.is_err() {
+            let waiting = self.outbox.backlog().rows;
+            warn!("{waiting} rows wait on the disk: they are told when this node is started again");
+        }
+        // A beat after the last word would take it back.
+        if let Some(beating) = lock(&self.beating).take() {
+            beating.abort();
+        }
+        let left = timeout(patience / 2, self.beat(true, 0)).await;
+        if let Ok(Err(fault)) = left {
             warn!("NATS: {fault}: the other nodes take this one for lost");
         }
     }
@@ -184,7 +216,7 @@ impl Cluster {
 impl Joined {
     /// Takes part from now on: follows the others, is heard, takes orders. `stored` is rung when the copy holds more.
     pub fn begin(self, registry: &Arc<Registry>, stored: Arc<Notify>) {
-        let Self { cluster, store: _, rows, copy, watch } = self;
+        let Self { cluster, store: _, rows, copy, watch, read } = self;
         registry.name_node(cluster.number, &cluster.name);
         let newest =
             copy.events(&EventQuery { after: None, imei: None, limit: 1 }).map_or(0, |page| page.newest);
@@ -194,11 +226,14 @@ impl Joined {
             registry: Arc::clone(registry),
             copy,
             stored,
+            trouble: Mutex::new(Trouble::of("the copy of the fleet")),
         });
-        tokio::spawn(Arc::clone(&follower).rows(watch));
+        cluster.outbox.begin();
+        tokio::spawn(Arc::clone(&follower).rows(watch, read));
         tokio::spawn(follower.events(newest.cast_unsigned()));
         tokio::spawn(orders::take(Arc::clone(&cluster), Arc::clone(registry)));
-        tokio::spawn(be_heard(Arc::clone(&cluster), Arc::clone(registry)));
+        let beating = tokio::spawn(be_heard(Arc::clone(&cluster), Arc::clone(registry)));
+        *lock(&cluster.beating) = Some(beating);
         tokio::spawn(hear(Arc::clone(&cluster), Arc::clone(registry)));
     }
 }
@@ -207,7 +242,7 @@ impl Joined {
 async fn be_heard(cluster: Arc<Cluster>, registry: Arc<Registry>) {
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut trouble, mut was_heard) = (Trouble::default(), true);
+    let (mut trouble, mut was_heard) = (Trouble::of("NATS"), true);
     loop {
         beat.tick().await;
         let beat = cluster.beat(false, registry.online()).await;
@@ -232,7 +267,7 @@ async fn be_heard(cluster: Arc<Cluster>, registry: Arc<Registry>) {
 
 /// Hears the others.
 async fn hear(cluster: Arc<Cluster>, registry: Arc<Registry>) {
-    let (mut pace, mut trouble) = (interval(BEAT), Trouble::default());
+    let (mut pace, mut trouble) = (interval(BEAT), Trouble::of("NATS"));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         pace.tick().await;
@@ -282,7 +317,7 @@ async fn take_place(nats: &Nats, name: &str, boot: &str) -> Result<u8, NatsError
     let fault = |fault: &dyn std::fmt::Display| NatsError(format!("the bucket of the nodes: {fault}"));
     let key = node_key(name);
     let held = nats.nodes.entry(key.clone()).await.map_err(|error| fault(&error))?;
-    let held = held.filter(|entry| entry.operation == async_nats::jetstream::kv::Operation::Put);
+    let held = held.filter(|entry| entry.operation == Operation::Put);
     let (number, revision) = match &held {
         Some(entry) => {
             let (_, beat) = read_beat(entry).ok_or_else(|| fault(&format!("{key} is none of Moorline's")))?;
@@ -340,34 +375,33 @@ async fn read_fleet(nats: &Nats, node: u8) -> Result<(Known, Watch), NatsError> 
             }
         };
         read += 1;
-        let of = |kind: &str| entry.key.strip_prefix(kind).and_then(|imei| imei.parse::<Imei>().ok());
-        if let Some((imei, row)) =
-            of("device.").and_then(|imei| Some((imei, wire::read_device(imei, &entry.value)?)))
-        {
-            rows.device(&row, entry.revision);
-            devices.insert(imei, row.device);
-        } else if let Some((imei, held)) =
-            of("settings.").and_then(|imei| Some((imei, wire::read_settings(&entry.value)?)))
-        {
-            rows.decision(imei, held.revision, entry.revision);
-            settings.insert(imei, held);
-        } else if let Some((imei, report)) =
-            of("report.").and_then(|imei| Some((imei, wire::read_report(&entry.value)?)))
-        {
-            reports.insert(imei, report);
+        match follow::read_row(&entry) {
+            _ if entry.operation != Operation::Put => {}
+            Held::Device(row) => {
+                rows.device(&row, entry.revision);
+                devices.insert(row.device.imei, row.device);
+            }
+            Held::Settings(imei, held) => {
+                rows.decision(imei, held.revision, entry.revision);
+                settings.insert(imei, held);
+            }
+            Held::Report(imei, report) => {
+                reports.insert(imei, report);
+            }
+            Held::Other => {}
         }
         if entry.revision >= last || entry.delta == 0 {
             let devices = devices.into_values().collect();
             let fleet = Fleet { devices, settings, reports, next_session_id: 1, node: Some(node) };
-            return Ok((Known { fleet, rows }, watch));
+            return Ok((Known { fleet, rows, last: entry.revision }, watch));
         }
     }
 }
 
-/// Of another fleet there is another copy.
-fn copy_of(store: &Path, meta: &Meta) -> PathBuf {
+/// Of another fleet there is another copy, and another spool.
+fn beside(store: &Path, what: &str, meta: &Meta) -> PathBuf {
     let mut name = store.file_stem().unwrap_or_default().to_owned();
-    name.push(format!(".copy-{}.db", meta.id));
+    name.push(format!(".{what}-{}.db", meta.id));
     store.with_file_name(name)
 }
 

@@ -453,11 +453,17 @@ fn was_left(device: &Device) -> bool {
 
 /// A device is online in the store and no server is there: the last one died.
 fn end_ghost(device: &mut Device, texts: &mut SharedTexts, queue: &Queue, now: Now) {
-    let cause = texts.share(SERVER_STOPPED);
+    queue.put_event(end_unseen(device, now));
+    texts.share_in(device);
+    queue.put_device(device.clone());
+}
+
+/// The session ended when the server that held it did.
+pub(crate) fn end_unseen(device: &mut Device, now: Now) -> Event {
+    let cause: Arc<str> = SERVER_STOPPED.into();
     device.session.ended = Some(Ended { at_ms: now.utc_ms, cause: Arc::clone(&cause) });
     let text = "the server stopped without seeing the end of this session".to_owned();
-    queue.put_event(event_of(device, Kind::Offline, Some((cause, text)), now));
-    queue.put_device(device.clone());
+    event_of(device, Kind::Offline, Some((cause, text)), now)
 }
 
 fn event_of(device: &Device, kind: Kind, why: Option<(Arc<str>, String)>, now: Now) -> Event {

@@ -37,6 +37,7 @@ pub use queue::{Batch, MAX_EVENTS, MAX_REFUSALS, Queue};
 pub use record::{Credential, Device, Ended, Event, Kind, LastSession, StoredEvent};
 pub use settings::{Hold, HoldKind, MAX_LABEL, MAX_REASON, Settings, check_text};
 pub use sqlite::Sqlite;
+pub(crate) use sqlite::create_private;
 pub use writer::{Health, Unsaved, Writer};
 
 /// How much a store keeps; the oldest goes first.
@@ -70,6 +71,11 @@ pub trait Store: Send + Sync {
     /// The store cannot be written; it holds what it held before.
     fn apply(&self, batch: &Batch) -> Result<(), StoreError>;
 
+    /// What it took in and could not bring where it belongs yet; where it has one place alone there is no such thing.
+    fn backlog(&self) -> Backlog {
+        Backlog::default()
+    }
+
     /// Takes what was decided of devices in the place of older revisions, at once: it is on the disk when this returns.
     ///
     /// # Errors
@@ -100,6 +106,17 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The store cannot be read.
     fn slots(&self, since_ms: i64) -> Result<Vec<Slot>, StoreError>;
+}
+
+/// What a store has not brought where it belongs yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Why not, if that is more than a matter of moments.
+    pub trouble: Option<String>,
+    /// How many rows that are.
+    pub rows: usize,
+    /// How many events were given up.
+    pub lost: u64,
 }
 
 /// What a store knows at the start.

@@ -76,7 +76,7 @@ impl Fleet {
         }
         if let Some(cluster) = self.cluster {
             // Who does not hear it takes this node for lost.
-            let _ = tokio::time::timeout(patience, cluster.leave()).await;
+            cluster.leave(patience).await;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Follows what the nodes share: rows go to the registry, rows and events to this node's copy. Begins anew after every
 //! failure, and misses nothing: of rows only the last matters, and events are asked for after the last one in the copy.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tracing::warn;
 
-use super::nats::{Nats, NatsError, Standing};
+use super::nats::{Nats, Standing};
 use super::rows::Rows;
-use super::wire;
+use super::wire::{self, Held};
 use crate::clock;
 use crate::registry::Registry;
 use crate::store::{Batch, Sqlite, StoredEvent};
@@ -37,31 +38,29 @@ pub(super) struct Follower {
     pub(super) copy: Arc<Sqlite>,
     /// Rung after each batch that is in the copy.
     pub(super) stored: Arc<Notify>,
+    /// Of the copy.
+    pub(super) trouble: Mutex<Trouble>,
 }
 
 impl Follower {
-    /// Never ends. `watch` has told everything up to now.
-    pub(super) async fn rows(self: Arc<Self>, watch: Watch) {
-        let (mut watch, mut pace, mut trouble) = (Some(watch), again(), Trouble::default());
+    /// Never ends. `watch` has told everything up to this number.
+    pub(super) async fn rows(self: Arc<Self>, mut watch: Watch, last: u64) {
+        self.follow_rows(&mut watch, last).await;
+        let (mut pace, mut trouble) = (again(), Trouble::of("NATS"));
         loop {
             pace.tick().await;
-            let (told, is_anew) = match watch.take() {
-                Some(told) => (Ok(told), false),
-                None => (self.nats.watch_fleet().await, true),
-            };
+            let told = self.nats.watch_fleet().await;
             if let Some(mut told) = trouble.note(told, "what other nodes tell is not heard") {
-                if is_anew {
-                    // What the last leader took on its way down may be gone.
-                    self.registry.tell_again(TOLD_AGAIN, clock::now());
-                }
-                self.follow_rows(&mut told).await;
+                // What the last leader took on its way down may be gone.
+                self.registry.tell_again(TOLD_AGAIN, clock::now());
+                self.follow_rows(&mut told, 0).await;
             }
         }
     }
 
     /// Never ends.
     pub(super) async fn events(self: Arc<Self>, mut last: u64) {
-        let (mut pace, mut trouble) = (again(), Trouble::default());
+        let (mut pace, mut trouble) = (again(), Trouble::of("NATS"));
         loop {
             pace.tick().await;
             let told = self.nats.events_after(last).await;
@@ -73,9 +72,9 @@ impl Follower {
 
     /// Until it fails, falls silent while there is more, or NATS has another leader: then all is read anew, for what comes just
     /// before and after may be missing.
-    async fn follow_rows(&self, told: &mut Watch) {
+    async fn follow_rows(&self, told: &mut Watch, mut last: u64) {
         let begun = self.nats.fleet_standing().await.unwrap_or_default();
-        let (mut last, mut looked) = (0, clock::now().instant);
+        let mut looked = clock::now().instant;
         loop {
             let first = timeout(QUIET, told.next()).await;
             let now = clock::now().instant;
@@ -139,31 +138,26 @@ impl Follower {
     }
 
     fn take_row(&self, entry: &Entry, batch: &mut Batch) {
-        let Some((kind, imei)) = entry.key.split_once('.') else { return };
-        let Ok(imei) = imei.parse() else { return };
         let rows = || self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        match kind {
-            "device" => {
-                let Some(row) = wire::read_device(imei, &entry.value) else { return unknown(entry) };
+        match read_row(entry) {
+            Held::Device(row) => {
                 if !rows().device(&row, entry.revision) {
                     // NATS was set back to an older word than its last.
-                    return self.registry.tell_again_of(imei);
+                    return self.registry.tell_again_of(row.device.imei);
                 }
                 self.registry.learn(row.device.clone(), clock::now());
                 batch.devices.push(row.device);
             }
-            "settings" => {
-                let Some(settings) = wire::read_settings(&entry.value) else { return unknown(entry) };
+            Held::Settings(imei, settings) => {
                 rows().decision(imei, settings.revision, entry.revision);
                 self.registry.follow(imei, settings.clone());
                 batch.settings.push((imei, settings));
             }
-            "report" => {
-                let Some(report) = wire::read_report(&entry.value) else { return unknown(entry) };
+            Held::Report(imei, report) => {
                 self.registry.learn_report(imei, report.clone());
                 batch.reports.push((imei, report));
             }
-            _ => {}
+            Held::Other => {}
         }
     }
 
@@ -178,9 +172,9 @@ impl Follower {
                 (work, kept)
             });
             let Ok((back, kept)) = kept.await else { return };
-            match kept {
-                Ok(()) => break,
-                Err(fault) => warn!("the copy of the fleet cannot be written: {fault}"),
+            let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            if trouble.note(kept, "operators of this node see what was until now").is_some() {
+                break;
             }
             work = back;
         }
@@ -189,31 +183,46 @@ impl Follower {
 }
 
 /// What goes wrong is told once, until it is well again.
-#[derive(Default)]
-pub(super) struct Trouble(bool);
+pub(super) struct Trouble {
+    of: &'static str,
+    is_told: bool,
+}
 
 impl Trouble {
+    pub(super) const fn of(of: &'static str) -> Self {
+        Self { of, is_told: false }
+    }
+
     /// What came of a try; `meanwhile` is what that means.
-    pub(super) fn note<T>(&mut self, tried: Result<T, NatsError>, meanwhile: &str) -> Option<T> {
-        if let Err(fault) = &tried
-            && !self.0
-        {
-            warn!("NATS: {fault}: {meanwhile}");
+    pub(super) fn note<T>(&mut self, tried: Result<T, impl fmt::Display>, meanwhile: &str) -> Option<T> {
+        match tried {
+            Ok(done) => {
+                self.is_told = false;
+                Some(done)
+            }
+            Err(fault) => {
+                if !std::mem::replace(&mut self.is_told, true) {
+                    warn!("{}: {fault}: {meanwhile}", self.of);
+                }
+                None
+            }
         }
-        self.0 = tried.is_err();
-        tried.ok()
     }
 }
 
 /// A first try at once, and others at this pace.
-fn again() -> Interval {
+pub(super) fn again() -> Interval {
     let mut pace = interval(AGAIN);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pace
 }
 
-fn unknown(entry: &Entry) {
-    warn!("NATS: the row {} is none that this version knows: it is passed over", entry.key);
+/// What the row says; one that cannot be read says nothing.
+pub(super) fn read_row(entry: &Entry) -> Held {
+    wire::read_held(&entry.key, &entry.value).unwrap_or_else(|| {
+        warn!("NATS: the row {} is none that this version knows: it is passed over", entry.key);
+        Held::Other
+    })
 }
 
 /// The event's number.

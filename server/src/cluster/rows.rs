@@ -111,6 +111,11 @@ impl Rows {
         }
     }
 
+    /// Whether the device's latest session is, or was, this node's, as far as is known.
+    pub(super) fn is_own(&self, imei: Imei) -> bool {
+        self.devices.get(&imei).is_none_or(|seen| node_of(seen.session) == self.node)
+    }
+
     /// The same for a decision of this revision.
     pub(super) fn next_decision(&self, imei: Imei, decision: u32) -> Write {
         match self.settings.get(&imei) {

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use super::nats::{Nats, NatsError};
 use super::settings::ClusterSettings;
 use super::wire::{self, Meta, Row};
-use super::{Known, agree, copy_of, open_copy, read_fleet};
+use super::{Known, agree, beside, open_copy, read_fleet};
 use crate::clock;
 use crate::store::{
     Batch, Device, EventQuery, Fleet, Retention, Sqlite, Store, StoredEvent, ensure_closed, restore,
@@ -49,7 +49,7 @@ pub async fn share(
     let told = |fault: NatsError| format!("NATS at {}: {fault}", settings.shown());
     let nats = Nats::open(settings, retention.sessions + retention.refusals).await.map_err(told)?;
     let meta = agree(&nats).await.map_err(told)?;
-    let (Known { fleet: held, rows: _ }, _) = read_fleet(&nats, NOBODY).await.map_err(told)?;
+    let (Known { fleet: held, .. }, _) = read_fleet(&nats, NOBODY).await.map_err(told)?;
     let is_empty = held.devices.is_empty() && held.settings.is_empty();
     if !meta.moving && !is_empty {
         return Err(format!("there is a fleet of {} devices in NATS already", held.devices.len()));
@@ -116,10 +116,10 @@ pub async fn unshare(
     let told = |fault: NatsError| format!("NATS at {}: {fault}", settings.shown());
     let nats = Nats::open(settings, retention.sessions + retention.refusals).await.map_err(told)?;
     let meta = agree(&nats).await.map_err(told)?;
-    let (Known { fleet, rows: _ }, _) = read_fleet(&nats, NOBODY).await.map_err(told)?;
+    let (Known { fleet, .. }, _) = read_fleet(&nats, NOBODY).await.map_err(told)?;
     nobody_online(&fleet.devices, "stop all nodes first, in good order")?;
     let last = nats.last_event().await.map_err(told)?;
-    let copy = open_copy(&copy_of(store, &meta), retention, last)?;
+    let copy = open_copy(&beside(store, "copy", &meta), retention, last)?;
     let fault = |fault: crate::store::StoreError| fault.to_string();
     let next = fleet.devices.iter().map(|device| device.session.id).max().unwrap_or(0) + 1;
     let rows = Batch {

@@ -135,6 +135,27 @@ pub(super) struct Row {
     pub(super) returned: u64,
 }
 
+/// What one key of the bucket holds.
+pub(super) enum Held {
+    Device(Box<Row>),
+    Settings(Imei, Settings),
+    Report(Imei, Report),
+    /// Nothing of a device, or of a kind that a later version has.
+    Other,
+}
+
+/// `None`: it is none of this version.
+pub(super) fn read_held(key: &str, value: &[u8]) -> Option<Held> {
+    let Some((kind, imei)) = key.split_once('.') else { return Some(Held::Other) };
+    let Ok(imei) = imei.parse() else { return Some(Held::Other) };
+    match kind {
+        "device" => read_device(imei, value).map(|row| Held::Device(Box::new(row))),
+        "settings" => read_settings(value).map(|settings| Held::Settings(imei, settings)),
+        "report" => read_report(value).map(|report| Held::Report(imei, report)),
+        _ => Some(Held::Other),
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0

@@ -23,7 +23,7 @@ const MAX_SLOTS: usize = 288;
 const MAX_BATCH: usize = 8_192;
 
 /// What one transaction stores.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Device rows, new or changed.
     pub devices: Vec<Device>,

@@ -134,7 +134,7 @@ impl Store for Sqlite {
 }
 
 /// SQLite gives its companion files the same mode. Who talks to whom is nobody else's business.
-fn create_private(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn create_private(path: &Path) -> Result<(), StoreError> {
     let created = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
     created
         .map(drop)

@@ -3,6 +3,7 @@
 //! It lingers half a second after the first row, so that a storm of reconnects becomes a few transactions and an event is
 //! in the store within a second. What cannot be stored waits and is tried again, until the store lets itself be written.
 
+use std::fmt;
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,14 +24,20 @@ const LINGER: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The thread, from outside.
-#[derive(Debug)]
 pub struct Writer {
+    store: Arc<dyn Store>,
     queue: Arc<Queue>,
     trouble: Arc<Mutex<Option<StoreError>>>,
     stored: Arc<Notify>,
     thread: JoinHandle<()>,
     /// Says nothing; hangs up when the thread is done.
     done: Mutex<Receiver<()>>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("thread", &self.thread).finish_non_exhaustive()
+    }
 }
 
 /// How the store is.
@@ -58,7 +65,7 @@ impl Writer {
         let (running, done) = mpsc::channel();
         let (trouble, stored) = (Arc::new(Mutex::new(None)), Arc::new(Notify::new()));
         let mut work = Work {
-            store,
+            store: Arc::clone(&store),
             queue: Arc::clone(&queue),
             metrics,
             trouble: Arc::clone(&trouble),
@@ -75,7 +82,7 @@ impl Writer {
             drop(work);
             drop(running);
         })?;
-        Ok(Self { queue, trouble, stored, thread, done: Mutex::new(done) })
+        Ok(Self { store, queue, trouble, stored, thread, done: Mutex::new(done) })
     }
 
     /// Rung after each batch that was stored.
@@ -87,11 +94,16 @@ impl Writer {
     /// How the store is.
     #[must_use]
     pub fn health(&self) -> Health {
-        let trouble = lock(&self.trouble).as_ref().map(ToString::to_string);
+        let backlog = self.store.backlog();
+        let trouble = lock(&self.trouble).as_ref().map(ToString::to_string).or(backlog.trouble);
         let died = || {
             self.thread.is_finished().then(|| "the store's writer has ended: restart the server".to_owned())
         };
-        Health { trouble: trouble.or_else(died), queued: self.queue.len(), lost: self.queue.lost() }
+        Health {
+            trouble: trouble.or_else(died),
+            queued: self.queue.len() + backlog.rows,
+            lost: self.queue.lost() + backlog.lost,
+        }
     }
 
     /// Stores what waits and ends the thread. Blocks, but not longer than `patience`: a disk may hang.
@@ -180,8 +192,9 @@ impl Work {
     }
 
     fn count(&mut self) {
-        self.metrics.queue_length(self.queue.len());
-        let lost = self.queue.lost();
+        let backlog = self.store.backlog();
+        self.metrics.queue_length(self.queue.len() + backlog.rows);
+        let lost = self.queue.lost() + backlog.lost;
         self.metrics.lost.inc_by(lost - self.counted_lost);
         self.counted_lost = lost;
         // The first loss at once, then each time it has doubled: a log is no counter.
