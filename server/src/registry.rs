@@ -14,6 +14,7 @@
 mod certificates;
 mod decisions;
 mod elsewhere;
+mod epoch;
 mod history;
 mod lineage;
 mod listing;
@@ -43,6 +44,7 @@ pub use certificates::ByRemaining;
 pub use decisions::Outdated;
 use decisions::marks;
 pub use elsewhere::node_of;
+use epoch::Epoch;
 use lineage::Lineage;
 pub use listing::{Counts, Earlier, Filter, Page, Shown, Standing};
 pub use refused::Refused;
@@ -74,6 +76,8 @@ struct State {
     register: Register,
     /// Which node this is, where there are several.
     node: Option<u8>,
+    /// What gives ids to sessions then.
+    epoch: Option<Epoch>,
     /// What the nodes are called.
     node_names: BTreeMap<u8, Arc<str>>,
     online: usize,
@@ -177,6 +181,7 @@ impl Registry {
             settings: BTreeMap::new(),
             register,
             node: fleet.node,
+            epoch: fleet.node.map(|node| Epoch::new(node, now)),
             node_names: BTreeMap::new(),
             online: 0,
             elsewhere: BTreeMap::new(),
@@ -192,7 +197,7 @@ impl Registry {
         };
         for mut device in fleet.devices {
             state.texts.share_in(&mut device);
-            state.meet(device.session.id);
+            state.meet(device.session.id, now);
             if state.is_own(device.session.id) {
                 if was_left(&device) {
                     state.most_online += 1;
@@ -378,7 +383,7 @@ impl Registry {
         now: Now,
     ) -> Arc<Presence> {
         let (imei, dialect) = (registration.imei, peer.dialect);
-        let id = state.new_session_id(&self.queue);
+        let id = state.new_session_id(&self.queue, now);
         let presence = Arc::new(Presence { session_id: id, imei, last_seen_ms: AtomicI64::new(now.utc_ms) });
         let online = Some(Online { presence: Arc::clone(&presence), exit });
         let former = state.devices.remove(&imei).map(|entry| *entry);

@@ -25,13 +25,22 @@ struct Seen {
     revision: u64,
     session: u64,
     ended: bool,
+    /// See [`Row::returned`]; also of a return that is told already and not in the row yet.
     returned: u64,
+    /// Whether it is of such a one.
+    is_back: bool,
 }
 
 impl Seen {
     const fn new(row: &Row, revision: u64) -> Self {
         let session = &row.device.session;
-        Self { revision, session: session.id, ended: session.ended.is_some(), returned: row.returned }
+        Self {
+            revision,
+            session: session.id,
+            ended: session.ended.is_some(),
+            returned: row.returned,
+            is_back: false,
+        }
     }
 }
 
@@ -70,7 +79,7 @@ impl Rows {
     /// The bucket was asked and holds this row at this revision, or none: so it is, even where it is older than what is known. A
     /// NATS server that leads since a moment may not have all that it will have; and one may have been set back.
     pub(super) fn found(&mut self, imei: Imei, row: Option<&Row>, revision: u64) {
-        let none = Seen { revision, session: 0, ended: true, returned: 0 };
+        let none = Seen { revision, session: 0, ended: true, returned: 0, is_back: false };
         self.devices.insert(imei, row.map_or(none, |row| Seen::new(row, revision)));
     }
 
@@ -88,7 +97,7 @@ impl Rows {
         let Some(known) = self.devices.get(&device.imei) else {
             return Write::Over { revision: 0, returned: 0 };
         };
-        let Seen { revision, session, ended, returned } = *known;
+        let Seen { revision, session, ended, returned, .. } = *known;
         if session > device.session.id {
             return Write::Not;
         }
@@ -127,7 +136,7 @@ impl Rows {
 
     /// By which name an event is known, so that it is in the stream once, whoever tells it and however often. `digest` is of
     /// all that it says.
-    pub(super) fn name(&self, event: &Event, digest: impl FnOnce() -> String) -> String {
+    pub(super) fn name(&mut self, event: &Event, digest: impl FnOnce() -> String) -> String {
         match (event.kind, event.session_id) {
             (Kind::Online, Some(session)) if event.cause.is_none() => format!("begin-{session}"),
             (Kind::Offline | Kind::Replaced, Some(session)) => {
@@ -139,9 +148,14 @@ impl Rows {
             }
             // A session comes back once from each time that it was taken for lost.
             (Kind::Online, Some(session)) => {
-                let seen = event.imei.and_then(|imei| self.devices.get(&imei));
-                let lost = seen.filter(|seen| seen.session == session);
-                let lost = lost.map_or(0, |seen| if seen.ended { seen.revision } else { seen.returned });
+                let seen = event.imei.and_then(|imei| self.devices.get_mut(&imei));
+                let lost = seen.filter(|seen| seen.session == session).map_or(0, |seen| {
+                    if seen.ended && !seen.is_back {
+                        // When it ends before its row is there, that is another end.
+                        (seen.returned, seen.is_back) = (seen.revision, true);
+                    }
+                    seen.returned
+                });
                 format!("back-{session}-{lost}")
             }
             // Each node looks at every certificate.
@@ -204,16 +218,22 @@ mod tests {
             }
             event
         };
-        let lost = rows(own(1), true, 9, 0);
+        let mut lost = rows(own(1), true, 9, 0);
         assert_eq!(lost.next(&device(own(1), false)), Write::Over { revision: 9, returned: 9 });
         assert_eq!(lost.name(&event(true), String::new), format!("end-{}", own(1)));
-        let back = rows(own(1), false, 10, 9);
+        let mut back = rows(own(1), false, 10, 9);
         assert_eq!(back.next(&device(own(1), true)), Write::Over { revision: 10, returned: 9 });
         assert_eq!(back.name(&event(true), String::new), format!("end-{}-9", own(1)));
-        // That it is back is one thing, before and after its row says so.
+        // That it is back is one thing, before and after its row says so; when it ends in between, that is told as well.
         let returned = Event { kind: Kind::Online, ..event(true) };
-        for rows in [&lost, &back] {
+        for rows in [&mut lost, &mut back] {
             assert_eq!(rows.name(&returned, String::new), format!("back-{}-9", own(1)));
+            assert_eq!(rows.name(&event(true), String::new), format!("end-{}-9", own(1)));
+            assert!(matches!(rows.next(&device(own(1), true)), Write::Over { returned: 9, .. }));
+        }
+        let mut lost_again = rows(own(1), true, 12, 9);
+        for _ in 0..2 {
+            assert_eq!(lost_again.name(&returned, String::new), format!("back-{}-12", own(1)));
         }
     }
 
@@ -251,7 +271,7 @@ mod tests {
 
     #[test]
     fn events_of_sessions_are_named_by_them_and_others_by_what_they_say() {
-        let rows = Rows::new(NODE);
+        let mut rows = Rows::new(NODE);
         let mut begun = samples::event(1, Kind::Online);
         let digest = || "d".to_owned();
         assert_eq!(rows.name(&begun, digest), "back-7-0");

@@ -1,9 +1,8 @@
 //! Devices whose sessions other nodes hold. A node of several knows the whole fleet: its own devices first hand, the others by
 //! the rows that their nodes write.
 //!
-//! A session's id is its epoch. Ids are made by a Lamport clock with the node's number in the last byte: an id is higher than
-//! all that its node knew of, and no two nodes give the same. Of two sessions of one device the one with the higher id holds,
-//! whatever arrives late or twice, and whatever the machines' clocks say.
+//! A session's id is its epoch, by `epoch`. Of two sessions of one device the one with the higher id holds, whatever arrives
+//! late or twice.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,9 +14,6 @@ use super::{Ending, Entry, Lineage, Registry, State, event_of};
 use crate::clock::Now;
 use crate::session::Cause;
 use crate::store::{Device, Ended, Event, Kind, Queue, Report};
-
-/// How many bits of a session's id name its node.
-const NODE_BITS: u32 = 8;
 
 /// What offline events say of sessions whose node was not heard any more.
 const NODE_LOST: &str = "node_lost";
@@ -49,7 +45,7 @@ impl Registry {
     pub fn learn(&self, mut row: Device, now: Now) {
         let mut state = self.lock();
         let (imei, id) = (row.imei, row.session.id);
-        state.meet(id);
+        state.meet(id, now);
         let is_own = state.is_own(id);
         if let Some(entry) = state.devices.get_mut(&imei) {
             let known = entry.device.session.id;
@@ -168,17 +164,20 @@ impl State {
     }
 
     /// Ids that are given from now on are higher than this one.
-    pub(super) fn meet(&mut self, session_id: u64) {
-        if self.node.is_some() {
-            self.next_session_id = self.next_session_id.max((session_id >> NODE_BITS) + 1);
+    pub(super) fn meet(&mut self, session_id: u64, now: Now) {
+        if let Some(epoch) = &mut self.epoch {
+            epoch.meet(session_id, now);
         }
     }
 
-    pub(super) fn new_session_id(&mut self, queue: &Queue) -> u64 {
+    pub(super) fn new_session_id(&mut self, queue: &Queue, now: Now) -> u64 {
+        if let Some(epoch) = &mut self.epoch {
+            return epoch.give(now);
+        }
         let id = self.next_session_id;
         self.next_session_id += 1;
         self.reserve_ids(queue);
-        self.node.map_or(id, |node| (id << NODE_BITS) | u64::from(node))
+        id
     }
 
     pub(super) fn online_anywhere(&self) -> usize {

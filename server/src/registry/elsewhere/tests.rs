@@ -67,7 +67,7 @@ fn session_ends_when_the_device_is_at_another_node_and_not_when_it_was() {
     rig.registry.learn(row(7, false), at(3));
     rig.registry.learn(row(7, true), at(3));
     assert!(shown(&rig).0 && order_of(&exit).is_none());
-    rig.registry.learn(row(9, false), at(4));
+    rig.registry.learn(row((presence.session_id >> 8) + 1, false), at(4));
     assert_eq!(order_of(&exit), Some(Cause::Replaced));
     assert_eq!(shown(&rig), (true, Some("b".into()), 1));
     assert_eq!(kinds(&rig), [(Kind::Replaced, Some("replaced".into()))]);
