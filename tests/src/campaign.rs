@@ -77,7 +77,7 @@ impl Campaign {
     ) -> Result<Vec<Outcome>, Failure> {
         let mut stage = Stage::build(self.nats)?;
         let pool = Pool::new(stage.rig.pki(), self.devices)?;
-        let nomads = Nomads::start(&pool, &stage.devices(), self.seed)?;
+        let nomads = Nomads::start(&pool, stage.devices(), self.seed)?;
         nomads.wait_settled(WELL_WITHIN)?;
         let mut witness = Witness::new(stage.operators());
         let mut excuses = Vec::new();

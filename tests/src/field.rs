@@ -7,8 +7,10 @@
 //! ```
 //!
 //! The line's quality changes when a test says so, and packets on it are counted with their headers. Needs root, `ip`
-//! and `nft`; nothing of it touches the machine's own network, and all of it goes with the value.
+//! and `nft`; nothing of it touches the machine's own network, and all of it goes with the value. An [`Island`] is a server that is cut
+//! off from the others.
 
+mod island;
 mod line;
 mod namespace;
 mod nat;
@@ -20,6 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::failure::Failure;
 
+pub use island::Island;
 pub use line::{Line, Quality, Traffic};
 pub use namespace::{Namespace, may_have_fields};
 pub use nat::{Forgetting, Nat};
@@ -95,8 +98,7 @@ impl Field {
     /// The machine refuses a part of it.
     #[track_caller]
     pub fn new(version: Version) -> Result<Self, Failure> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("moorline-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = unique_name();
         let [device, carrier, server] =
             ["device", "carrier", "server"].map(|part| Namespace::new(&format!("{name}-{part}")));
         let (device, carrier, server) = (device?, carrier?, server?);
@@ -155,6 +157,12 @@ impl Field {
     fn route(&self) -> Result<(), Failure> {
         self.device.ip(&format!("route replace default via {}", self.addresses.near))
     }
+}
+
+/// By which no other field's namespaces are called.
+fn unique_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("moorline-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn parsed(address: &str) -> IpAddr {

@@ -141,6 +141,23 @@ impl Operators {
         })
     }
 
+    /// Every event after the one of this id, the oldest first.
+    ///
+    /// # Errors
+    /// No answer that makes sense.
+    #[track_caller]
+    pub fn events_after(self, id: i64) -> Result<Vec<Value>, Failure> {
+        let mut all: Vec<Value> = Vec::new();
+        loop {
+            let after = all.last().map_or(id, |event| event["id"].as_i64().unwrap_or(id));
+            let page = self.json(&format!("/api/events?after={after}&limit=1000"))?;
+            match page["events"].as_array() {
+                Some(page) if !page.is_empty() => all.extend_from_slice(page),
+                _ => return Ok(all),
+            }
+        }
+    }
+
     /// Waits until the events of one device, the oldest first, end in `kinds`.
     ///
     /// # Errors

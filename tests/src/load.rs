@@ -22,7 +22,7 @@ mod usage;
 
 pub use crowd::{Arrival, Beats, Crowd, Entry};
 pub use hostile::{Hostile, Seen};
-pub use nomads::{Nomads, Orders, Stay};
+pub use nomads::{Door, Nomads, Orders, Stay};
 pub use pool::{Pool, imei};
 pub use speech::Speech;
 pub use times::Times;

@@ -1,11 +1,14 @@
 //! A TCP relay between an agent and its server: counts what passes, and fails as cellular lines do.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
+
+use crate::failure::Failure;
+use crate::field::Namespace;
 
 /// Bytes of TCP payload that passed, in both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +63,7 @@ impl Relay {
     /// When loopback has no free port.
     #[must_use]
     pub fn start(target: SocketAddr) -> Self {
-        Self::in_pieces(target, 16 * 1024)
+        Self::in_pieces(target, PIECE)
     }
 
     /// As [`Self::start`], and each write passes on at most `piece` bytes, as a packet of its own.
@@ -69,9 +72,32 @@ impl Relay {
     /// When loopback has no free port.
     #[must_use]
     pub fn in_pieces(target: SocketAddr, piece: usize) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the relay's one listener")]
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-        let address = listener.local_addr().expect("a bound listener has an address");
+        let (listener, address) = listen(Ipv4Addr::LOCALHOST.into()).expect("loopback has a free port");
+        let (relay, shared) = Self::new(address, target, piece);
+        thread::spawn(move || shared.accept(&listener));
+        relay
+    }
+
+    /// Listens at `from` in one network namespace and relays to `target` in another; `None` is the caller's.
+    ///
+    /// # Errors
+    /// A namespace cannot be entered, or `from` is not there.
+    #[track_caller]
+    pub fn across(
+        (outer, from): (Option<&Namespace>, IpAddr),
+        (inner, target): (Option<&Namespace>, SocketAddr),
+    ) -> Result<Self, Failure> {
+        let (listener, address) = within(outer, || Ok(listen(from)?))?;
+        let (relay, shared) = Self::new(address, target, PIECE);
+        within(inner, || {
+            // The thread stays where it is made.
+            thread::spawn(move || shared.accept(&listener));
+            Ok(())
+        })?;
+        Ok(relay)
+    }
+
+    fn new(address: SocketAddr, target: SocketAddr, piece: usize) -> (Self, Arc<Line>) {
         let line = Arc::new(Line {
             target: Mutex::new(target),
             up: AtomicU64::new(0),
@@ -85,8 +111,7 @@ impl Relay {
             over: AtomicBool::new(false),
         });
         let shared = Arc::clone(&line);
-        thread::spawn(move || shared.accept(&listener));
-        Self { address, line }
+        (Self { address, line }, shared)
     }
 
     /// Where the device connects to.
@@ -205,6 +230,25 @@ impl Line {
     }
 }
 
+fn listen(at: IpAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    #[expect(clippy::disallowed_methods, reason = "the relay's one listener")]
+    let listener = TcpListener::bind((at, 0))?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+fn within<T: Send>(
+    namespace: Option<&Namespace>,
+    what: impl FnOnce() -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    match namespace {
+        Some(namespace) => namespace.within(what),
+        None => what(),
+    }
+}
+
+/// The most that is passed on in one write, where nobody counts packets.
+const PIECE: usize = 16 * 1024;
 /// A ClientHello that resumes takes less than half of it.
 const MOST_FIRST: usize = 1024;
 

@@ -30,11 +30,13 @@ use tempfile::TempDir;
 
 use crate::certs::{Credentials, Keys, Pki};
 use crate::failure::Failure;
+use crate::field::Namespace;
 use crate::http::Operators;
 use crate::process::{PATIENCE, Program};
 use crate::programs::program_with;
 use crate::service_manager::ServiceManager;
 use crate::settings::Settings;
+use crate::wrong_clock::WrongClock;
 
 /// For tales of one device: an IMEI whose TAC is for test equipment.
 pub const IMEI: &str = "004999010640000";
@@ -163,6 +165,8 @@ struct Setup {
     folder: PathBuf,
     settings: Settings,
     environment: Vec<(&'static str, OsString)>,
+    /// Where it runs, if that is not where the tale does.
+    namespace: Option<Arc<Namespace>>,
     hear: Hear,
 }
 
@@ -173,7 +177,8 @@ impl Setup {
     fn new(name: &'static str, folder: PathBuf) -> Self {
         let environment = vec![("PATH", env::var_os("PATH").unwrap_or_default())];
         let hear = Arc::new(|_: &str| ());
-        Self { name, features: &[], program: None, folder, settings: Settings::default(), environment, hear }
+        let settings = Settings::default();
+        Self { name, features: &[], program: None, folder, settings, environment, namespace: None, hear }
     }
 
     fn config(&self) -> PathBuf {
@@ -195,7 +200,10 @@ impl Setup {
             .current_dir(&self.folder)
             .arg("-c")
             .arg(self.config());
-        Ok(command)
+        Ok(match &self.namespace {
+            Some(namespace) => namespace.command(&command),
+            None => command,
+        })
     }
 
     #[track_caller]
@@ -236,6 +244,18 @@ impl ServerSetup {
     /// Puts it under a service manager.
     pub fn under(mut self, manager: &ServiceManager) -> Self {
         self.0.environment.extend(manager.environment());
+        self
+    }
+
+    /// Gives it this wall clock.
+    pub fn clock(mut self, clock: &WrongClock) -> Self {
+        self.0.environment.extend(clock.environment());
+        self
+    }
+
+    /// Has it run in this network namespace.
+    pub fn within(mut self, namespace: &Arc<Namespace>) -> Self {
+        self.0.namespace = Some(Arc::clone(namespace));
         self
     }
 

@@ -1,11 +1,11 @@
-//! Counts a program's heap allocations from outside: by a small library of C that is laid over malloc, compiled when it is needed. A
-//! static program has its allocator in itself and is not reached so.
+//! Counts a program's heap allocations from outside: by a library that is laid over malloc.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::failure::Failure;
+use crate::preload;
 
 /// The library, and the file that it counts in.
 pub(super) struct Heap {
@@ -23,17 +23,8 @@ pub(super) struct Counted {
 impl Heap {
     /// Compiles the library into `folder`.
     pub(super) fn new(folder: &Path, name: &str) -> Result<Self, Failure> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/agent_bench/heap.c");
-        let (library, counts) = (folder.join("heap.so"), folder.join(format!("heap-{name}")));
-        if !library.exists() {
-            let compiled = Command::new("cc")
-                .args(["-O2", "-shared", "-fPIC", "-o"])
-                .args([&library, &source])
-                .status()?;
-            if !compiled.success() {
-                return Err(Failure::new(format!("cc cannot compile {}", source.display())));
-            }
-        }
+        let library = preload::library("agent_bench/heap.c", folder)?;
+        let counts = folder.join(format!("heap-{name}"));
         fs::write(&counts, [0; 24])?;
         Ok(Self { library, counts })
     }

@@ -19,6 +19,13 @@ pub enum Fault {
     Hop,
     /// A server stands still, and wakes.
     Hang(usize),
+    /// A server's clock jumps ahead or behind by an hour, and back.
+    WrongClock {
+        /// Which.
+        server: usize,
+        /// Or behind.
+        ahead: bool,
+    },
     /// All servers are stopped in good order and started again, one after the other.
     Roll,
 }
@@ -26,7 +33,11 @@ pub enum Fault {
 impl Fault {
     /// Whether devices with a session notice nothing of it.
     pub(super) const fn is_not_noticed(&self) -> bool {
-        matches!(self, Self::KillNats | Self::KillAllNats | Self::CutOff(_) | Self::Hang(_))
+        match self {
+            Self::KillNats | Self::KillAllNats | Self::CutOff(_) | Self::Hang(_) => true,
+            Self::WrongClock { .. } => true,
+            Self::Kill(_) | Self::Hop | Self::Roll => false,
+        }
     }
 
     /// In this order they end: a server does not start without NATS.
@@ -34,7 +45,7 @@ impl Fault {
         match self {
             Self::KillNats | Self::KillAllNats => 0,
             Self::CutOff(_) => 1,
-            Self::Hang(_) | Self::Hop | Self::Roll => 2,
+            Self::Hang(_) | Self::Hop | Self::WrongClock { .. } | Self::Roll => 2,
             Self::Kill(_) => 3,
         }
     }
@@ -49,6 +60,10 @@ impl fmt::Display for Fault {
             Self::CutOff(server) => write!(f, "{} cut off from NATS", NAMES[*server]),
             Self::Hop => f.write_str("devices hop"),
             Self::Hang(server) => write!(f, "{} hangs", NAMES[*server]),
+            Self::WrongClock { server, ahead } => {
+                let which = if *ahead { "ahead" } else { "behind" };
+                write!(f, "{}'s clock an hour {which}", NAMES[*server])
+            }
             Self::Roll => f.write_str("rolling restart"),
         }
     }

@@ -47,6 +47,7 @@ pub fn plan(seed: u64, nats: usize) -> impl Iterator<Item = Round> {
 fn kinds(nats: usize, chance: &mut Chance) -> Vec<Fault> {
     let mut server = || chance.up_to(NAMES.len() as u64 - 1) as usize;
     let mut kinds = vec![Fault::Kill(server()), Fault::CutOff(server()), Fault::Hang(server())];
+    kinds.push(Fault::WrongClock { server: server(), ahead: chance.up_to(1) == 0 });
     kinds.extend([Fault::KillAllNats, Fault::Hop, Fault::Roll]);
     if nats > 1 {
         kinds.push(Fault::KillNats);
@@ -70,12 +71,16 @@ fn together(nats: usize, chance: &mut Chance) -> Vec<Fault> {
 fn may_meet(first: Fault, second: Fault) -> bool {
     let server = |fault| match fault {
         Fault::Kill(server) | Fault::CutOff(server) | Fault::Hang(server) => Some(server),
-        Fault::KillNats | Fault::KillAllNats | Fault::Hop | Fault::Roll => None,
+        // A clock hinders nothing else.
+        Fault::KillNats | Fault::KillAllNats | Fault::Hop | Fault::WrongClock { .. } | Fault::Roll => None,
     };
     let of_nats = |fault| matches!(fault, Fault::KillNats | Fault::KillAllNats);
     match (first, second) {
+        (Fault::WrongClock { .. }, Fault::WrongClock { .. }) => false,
         // A server that starts needs NATS, and one that stands still does not stop.
-        (Fault::Roll, other) | (other, Fault::Roll) => other == Fault::Hop,
+        (Fault::Roll, other) | (other, Fault::Roll) => {
+            matches!(other, Fault::Hop | Fault::WrongClock { .. })
+        }
         (first, second) if of_nats(first) && of_nats(second) => false,
         (first, second) => first != second && (server(first).is_none() || server(first) != server(second)),
     }
@@ -86,7 +91,7 @@ fn lasts(fault: Fault, chance: &mut Chance) -> Duration {
     Duration::from_secs(match fault {
         Fault::Kill(_) => 1 + chance.up_to(19),
         Fault::KillNats | Fault::KillAllNats => 3 + chance.up_to(17),
-        Fault::CutOff(_) => 5 + chance.up_to(20),
+        Fault::CutOff(_) | Fault::WrongClock { .. } => 5 + chance.up_to(20),
         Fault::Hop => 5 + chance.up_to(10),
         Fault::Hang(_) => 15,
         Fault::Roll => 0,
@@ -102,8 +107,8 @@ mod tests {
         let rounds = |seed| plan(seed, 3).take(20).collect::<Vec<_>>();
         assert_eq!(rounds(1), rounds(1));
         assert_ne!(rounds(1), rounds(2));
-        let alone: Vec<_> = rounds(3).into_iter().take(7).map(|round| round.faults.len()).collect();
-        assert_eq!(alone, [1; 7]);
-        assert!(rounds(4)[7..].iter().all(|round| round.faults.len() == 2));
+        let alone: Vec<_> = rounds(3).into_iter().take(8).map(|round| round.faults.len()).collect();
+        assert_eq!(alone, [1; 8]);
+        assert!(rounds(4)[8..].iter().all(|round| round.faults.len() == 2));
     }
 }

@@ -33,8 +33,10 @@ impl Witness {
     pub(super) fn look(&mut self, fleet: &[(Imei, &[Stay])]) -> Vec<String> {
         let mut wrong = Vec::new();
         for (server, told) in self.servers.iter().zip(&mut self.told) {
-            if let Err(failure) = read_events(*server, told) {
-                wrong.push(format!("events: {failure}"));
+            let last = told.last().map_or(0, |event| event["id"].as_i64().unwrap_or(0));
+            match server.events_after(last) {
+                Ok(more) => told.extend(more),
+                Err(failure) => wrong.push(format!("events: {failure}")),
             }
         }
         self.agree(&mut wrong);
@@ -62,18 +64,6 @@ impl Witness {
             }
             self.events.extend(first.and_then(Event::read));
         }
-    }
-}
-
-fn read_events(server: Operators, told: &mut Vec<Value>) -> Result<(), Failure> {
-    loop {
-        let after = told.last().map_or(0, |event| event["id"].as_i64().unwrap_or(0));
-        let page = server.json(&format!("/api/events?after={after}&limit=1000"))?;
-        let page = page["events"].as_array().cloned().unwrap_or_default();
-        if page.is_empty() {
-            return Ok(());
-        }
-        told.extend(page);
     }
 }
 

@@ -18,6 +18,7 @@ use super::crowd::source;
 use super::line::Line;
 use super::{Pool, Speech, now};
 use crate::failure::Failure;
+use crate::field::Namespace;
 use crate::network::Chance;
 
 /// How often everybody is looked at.
@@ -47,6 +48,15 @@ pub struct Orders {
     pub leaving: u32,
     /// So many, from the last on, are away.
     pub resting: usize,
+}
+
+/// Where a server takes devices.
+#[derive(Clone)]
+pub struct Door {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The network namespace that this is in, if it is not the devices' own.
+    pub place: Option<Arc<Namespace>>,
 }
 
 /// A session as its device saw it.
@@ -82,7 +92,7 @@ struct Shared {
 
 struct Tent {
     epoll: OwnedFd,
-    servers: Vec<SocketAddr>,
+    servers: Vec<Door>,
     members: Vec<Member>,
     shared: Arc<Shared>,
     chance: Chance,
@@ -109,7 +119,7 @@ impl Nomads {
     ///
     /// # Errors
     /// The kernel has no room.
-    pub fn start(pool: &Pool, servers: &[SocketAddr], seed: u64) -> Result<Self, Failure> {
+    pub fn start(pool: &Pool, servers: Vec<Door>, seed: u64) -> Result<Self, Failure> {
         let start = now();
         let member = |number| Member {
             imei: pool.imei(number),
@@ -128,7 +138,7 @@ impl Nomads {
         lock(&shared.diaries).resize_with(members.len(), Vec::new);
         let mut tent = Tent {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            servers: servers.to_vec(),
+            servers,
             members,
             shared: Arc::clone(&shared),
             chance: Chance(seed),
@@ -268,7 +278,9 @@ impl Tent {
 
     fn begin(&mut self, number: usize, server: usize, at: Instant) -> Result<(), Failure> {
         let member = &mut self.members[number];
-        let line = Line::open(member.source, self.servers[server], Arc::clone(&member.config))?;
+        let Door { address, place } = &self.servers[server];
+        let open = || Line::open(member.source, *address, Arc::clone(&member.config));
+        let line = place.as_ref().map_or_else(open, |place| place.within(open))?;
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
         epoll::add(&self.epoll, &line.socket, epoll::EventData::new_u64(number as u64), flags)?;
         if let Some(former) = &member.former {
