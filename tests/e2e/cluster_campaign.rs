@@ -4,20 +4,18 @@ use std::time::Duration;
 
 use moorline_testbed::campaign::{Campaign, Fault, Round, row};
 use moorline_testbed::failure::Failure;
-use moorline_testbed::left_out::left_out;
-use moorline_testbed::nats;
+use moorline_testbed::several::allowed;
 
 #[test]
 fn faults_leave_no_ghost_no_double_and_no_gap() -> Result<(), Failure> {
-    if !nats::is_installed() {
-        left_out("servers that share a fleet need nats-server (apt install nats-server)");
+    if !allowed() {
         return Ok(());
     }
     let round =
         |faults: &[Fault], seconds| Round { faults: faults.to_vec(), lasts: Duration::from_secs(seconds) };
     let rounds = [
         round(&[Fault::Hop, Fault::Kill(1)], 5),
-        round(&[Fault::KillAllNats], 3),
+        round(&[Fault::KillAllNats, Fault::WrongClock { server: 0, ahead: true }], 3),
         round(&[Fault::CutOff(2), Fault::Hop], 5),
     ];
     let outcomes =

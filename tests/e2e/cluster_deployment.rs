@@ -13,9 +13,9 @@ use moorline_testbed::failure::Failure;
 use moorline_testbed::http::Operators;
 use moorline_testbed::left_out::left_out;
 use moorline_testbed::load::{Crowd, Entry, Pool, Speech, imei};
-use moorline_testbed::nats;
 use moorline_testbed::programs::program;
 use moorline_testbed::rig::Rig;
+use moorline_testbed::several;
 use serde_json::Value;
 
 /// On a machine where others work too.
@@ -24,11 +24,10 @@ const ENTRY: Entry = Entry { parallel: 64, patience: PATIENCE };
 
 fn allowed() -> bool {
     let haproxy = Command::new("haproxy").arg("-v").output().is_ok();
-    let allowed = haproxy && nats::is_installed();
-    if !allowed {
-        left_out("the reference deployment needs nats-server and haproxy (apt install nats-server haproxy)");
+    if !haproxy {
+        left_out("the reference deployment needs haproxy (apt install haproxy)");
     }
-    allowed
+    haproxy && several::allowed()
 }
 
 fn said(output: &Output) -> String {
@@ -72,31 +71,22 @@ fn whereabouts(operators: Operators, online: usize) -> Result<BTreeMap<String, (
     })
 }
 
-/// How many sessions each device had, once so many began; all of them ended once but the last of each device.
+/// How many sessions each device had, once so many began; all of them ended once but one of each device.
 fn sessions(operators: Operators, begun: usize) -> Result<BTreeMap<String, usize>, Failure> {
-    let told = |answer: &Value, kinds: &[&str]| -> Option<Vec<Value>> {
-        let events = answer["events"].as_array()?.iter();
-        Some(events.filter(|event| kinds.iter().any(|kind| event["kind"] == *kind)).cloned().collect())
-    };
+    let is_begin = |event: &&Value| event["kind"] == "online";
     let path = "/api/events?after=0&limit=1000";
-    let events = operators.wait_within(PATIENCE, path, &format!("{begun} sessions"), |answer| {
-        let events = [told(answer, &["online"])?, told(answer, &["offline", "replaced"])?];
-        (events[0].len() >= begun).then_some(events)
+    operators.wait_within(PATIENCE, path, &format!("{begun} sessions"), |answer| {
+        (answer["events"].as_array()?.iter().filter(is_begin).count() >= begun).then_some(())
     })?;
-    assert_eq!(events[0].len(), begun, "{events:#?}");
-    let [begun, ended] = events.map(|events| {
-        let mut sessions: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for event in events {
-            let imei = event["imei"].as_str().unwrap_or_default().to_owned();
-            sessions.entry(imei).or_default().extend(event["session_id"].as_u64());
-        }
-        sessions
-    });
-    for (imei, begun) in &begun {
-        let ended = ended.get(imei).map_or(&[][..], Vec::as_slice);
-        assert_eq!(begun[..begun.len() - 1], *ended, "{imei}: each ended, in its order, but for the last");
+    let events = operators.events_after(0)?;
+    let standing = several::standing(&events);
+    assert!(standing.values().all(|count| *count == 1), "{standing:?}: {events:#?}");
+    let mut sessions = BTreeMap::new();
+    for event in events.iter().filter(is_begin) {
+        *sessions.entry(event["imei"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
     }
-    Ok(begun.into_iter().map(|(imei, sessions)| (imei, sessions.len())).collect())
+    assert_eq!(sessions.values().sum::<usize>(), begun, "{events:#?}");
+    Ok(sessions)
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::stage::NAMES;
+use crate::several::NAMES;
 
 /// See the module. Servers are named by their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

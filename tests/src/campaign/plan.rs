@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Fault;
-use super::stage::NAMES;
 use crate::network::Chance;
+use crate::several::NAMES;
 
 /// Faults that come at the same time.
 #[derive(Clone, Debug, PartialEq, Eq)]

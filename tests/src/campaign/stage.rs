@@ -16,10 +16,9 @@ use crate::nats::Nats;
 use crate::programs::program;
 use crate::relay::Relay;
 use crate::rig::{Rig, Server};
+use crate::several::NAMES;
 use crate::wrong_clock::WrongClock;
 
-/// The servers' names.
-pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 /// Which of them is on the island, where there is one.
 const ISLANDER: usize = 2;
 const AN_HOUR: i64 = 60 * 60;

@@ -4,10 +4,10 @@ use moorline_protocol::Imei;
 use serde_json::Value;
 
 use super::check::{Event, Told};
-use super::stage::NAMES;
 use crate::failure::Failure;
 use crate::http::Operators;
 use crate::load::Stay;
+use crate::several::NAMES;
 
 /// See the module.
 pub(super) struct Witness {

@@ -24,7 +24,10 @@ use crate::failure::Failure;
 /// In a configuration, the folder with certificates and keys that it may name.
 const FOLDER: &str = "@";
 
-pub(super) const AGENT_KEYS: &[&[u8]] = &[
+pub(super) const AGENT_KEYS: &[&[u8]] = &both::<{ OF_AGENT.len() + TOML.len() }>(OF_AGENT, TOML);
+pub(super) const SERVER_KEYS: &[&[u8]] = &both::<{ OF_SERVER.len() + TOML.len() }>(OF_SERVER, TOML);
+
+const OF_AGENT: &[&[u8]] = &[
     b"[server]\n",
     b"address = ",
     b"name = ",
@@ -46,24 +49,9 @@ pub(super) const AGENT_KEYS: &[&[u8]] = &[
     b"[state]\n",
     b"dir = ",
     b"\"gw.example.com:9089\"",
-    b"[",
-    b"]",
-    b"{",
-    b"}",
-    b"\"\"\"",
-    b"'",
-    b" = ",
-    b"\n",
-    b"18446744073709551616",
-    b"-1",
-    b"1e999",
-    b"\"1\\u001b[2J\"",
-    b"\"584942417355y\"",
-    b"a.b.c.d = 1\n",
-    b"[[server]]\n",
 ];
 
-pub(super) const SERVER_KEYS: &[&[u8]] = &[
+const OF_SERVER: &[&[u8]] = &[
     b"[listen]\n",
     b"devices = ",
     b"operators = ",
@@ -92,6 +80,18 @@ pub(super) const SERVER_KEYS: &[&[u8]] = &[
     b"kinds = ",
     b"[log]\n",
     b"\"[::]:9089\"",
+    b"[cluster]\n",
+    b"nats = ",
+    b"\"tls://n1.example:4222\"",
+    b"node = ",
+    b"replicas = ",
+    b"credentials = \"@/token\"\n",
+    b"user = ",
+    b"password_file = \"@/secret\"\n",
+];
+
+/// What is special in every configuration.
+const TOML: &[&[u8]] = &[
     b"[",
     b"]",
     b"{",
@@ -100,12 +100,26 @@ pub(super) const SERVER_KEYS: &[&[u8]] = &[
     b"'",
     b" = ",
     b"\n",
-    b"9223372036854775808",
     b"-1",
     b"nan",
+    b"1e999",
+    b"9223372036854775808",
+    b"18446744073709551616",
     b"\"\\u001b[2J\"",
     b"\"584942417355y\"",
+    b"a.b.c.d = 1\n",
+    b"[[server]]\n",
 ];
+
+const fn both<const N: usize>(first: &[&'static [u8]], second: &[&'static [u8]]) -> [&'static [u8]; N] {
+    let mut all: [&[u8]; N] = [b""; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
+        at += 1;
+    }
+    all
+}
 
 /// Of each file of the state folder what it begins with, and numbers about what fits.
 pub(super) const STATE: &[&[u8]] = &[
