@@ -6,7 +6,7 @@ use moorline_testbed::failure::Failure;
 use moorline_testbed::load::Pool;
 use moorline_testbed::nats::{Doors, Nats};
 use moorline_testbed::rig::{IMEI, Rig, ServerSetup};
-use moorline_testbed::several::{Several, allowed, crowd, standing, told, wait_at, wait_online};
+use moorline_testbed::several::{NAMES, Several, allowed, crowd, standing, told, wait_at, wait_online};
 
 #[test]
 fn three_servers_are_one_fleet() -> Result<(), Failure> {
@@ -40,8 +40,8 @@ fn device_that_moves_is_online_once() -> Result<(), Failure> {
         // The sessions before are not ended by the devices.
         crowds.push(fleet.crowd(0..10, round % 3)?);
         if round % 2 == 1 {
-            // Seen by all, or not yet.
-            wait_online(fleet.operators((round + 1) % 3), 10)?;
+            // Seen where they go next, or not yet.
+            wait_at(fleet.operators((round + 1) % 3), &[(NAMES[round % 3], 10)])?;
         }
     }
     let mut newest = crowds.pop().ok_or_else(|| Failure::new("no crowd"))?;
