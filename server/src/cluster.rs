@@ -68,11 +68,18 @@ pub struct Cluster {
     /// Of this process.
     boot: String,
     nodes: Mutex<Nodes>,
-    /// When NATS last took this node's word.
-    heard: Mutex<Instant>,
+    heard: Mutex<Heard>,
     outbox: Arc<Outbox>,
     /// What says that this node is there.
     beating: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Whether NATS takes this node's word.
+struct Heard {
+    /// When it last did.
+    at: Instant,
+    /// Why not, since then.
+    fault: Option<NatsError>,
 }
 
 /// A node that knows the fleet and does not take part yet.
@@ -153,7 +160,7 @@ impl Cluster {
             name: settings.node().to_owned(),
             boot,
             nodes: Mutex::new(Nodes::new(number, now)),
-            heard: Mutex::new(now),
+            heard: Mutex::new(Heard { at: now, fault: None }),
             outbox,
             beating: Mutex::default(),
         };
@@ -163,10 +170,12 @@ impl Cluster {
     /// Why operators of this node see less than there is, if they do.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let silent = clock::now().instant.duration_since(*lock(&self.heard));
+        let heard = lock(&self.heard);
+        let silent = clock::now().instant.duration_since(heard.at);
         (silent > BEAT * SILENT_BEATS).then(|| {
+            let fault = heard.fault.as_ref().map(|fault| format!(" ({fault})")).unwrap_or_default();
             format!(
-                "NATS is not reached for {} s: sessions go on, and what other nodes hold is shown as it was",
+                "NATS does not hear this node for {} s{fault}: sessions go on, and what other nodes hold is shown as it was",
                 silent.as_secs()
             )
         })
@@ -206,10 +215,13 @@ impl Cluster {
     async fn beat(&self, left: bool, online: usize) -> Result<(), NatsError> {
         let (number, boot) = (self.number, self.boot.clone());
         let beat = Beat { number, boot, left, version: env!("CARGO_PKG_VERSION").to_owned(), online };
-        let put = self.nats.nodes.put(node_key(&self.name), wire::write(&beat).into()).await;
-        put.map_err(|fault| NatsError(format!("it takes no word of this node ({fault})")))?;
-        *lock(&self.heard) = clock::now().instant;
-        Ok(())
+        let said = self.nats.say(&node_key(&self.name), wire::write(&beat)).await;
+        let mut heard = lock(&self.heard);
+        if said.is_ok() {
+            heard.at = clock::now().instant;
+        }
+        heard.fault = said.clone().err();
+        said
     }
 }
 
@@ -294,11 +306,17 @@ fn node_key(name: &str) -> String {
 
 /// What the bucket is; the first node says it.
 async fn agree(nats: &Nats) -> Result<Meta, NatsError> {
-    let fault = |fault: &dyn std::fmt::Display| NatsError(format!("the bucket of the fleet: {fault}"));
-    let own = Meta { version: wire::VERSION, id: random().map_err(NatsError)?, moving: false };
-    // Where another was quicker, or was there long before, what it said holds.
-    let _ = nats.fleet.create("meta", wire::write(&own).into()).await;
-    let held = nats.fleet.get("meta").await.map_err(|error| fault(&error))?;
+    let read = || async {
+        let held = nats.fleet.get("meta").await;
+        held.map_err(|fault| NatsError(format!("the bucket of the fleet: {fault}")))
+    };
+    let mut held = read().await?;
+    if held.is_none() {
+        let own = Meta { version: wire::VERSION, id: random().map_err(NatsError)?, moving: false };
+        // Where another was quicker, what it said holds.
+        nats.store(vec![Nats::row("meta", wire::write(&own), 0)]).await?;
+        held = read().await?;
+    }
     let meta: Option<Meta> = held.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     match meta {
         Some(meta) if meta.version == wire::VERSION => Ok(meta),
@@ -314,37 +332,34 @@ async fn agree(nats: &Nats) -> Result<Meta, NatsError> {
 
 /// The node's number: the one it had before, or the next that is free. Nobody else of this name is there after that.
 async fn take_place(nats: &Nats, name: &str, boot: &str) -> Result<u8, NatsError> {
-    let fault = |fault: &dyn std::fmt::Display| NatsError(format!("the bucket of the nodes: {fault}"));
     let key = node_key(name);
-    let held = nats.nodes.entry(key.clone()).await.map_err(|error| fault(&error))?;
-    let held = held.filter(|entry| entry.operation == Operation::Put);
-    let (number, revision) = match &held {
-        Some(entry) => {
-            let (_, beat) = read_beat(entry).ok_or_else(|| fault(&format!("{key} is none of Moorline's")))?;
+    let (held, revision) = nats.said(&key).await?;
+    let number = match held {
+        Some(word) => {
+            let foreign = || NatsError(format!("in the bucket of the nodes {key} is none of Moorline's"));
+            let beat: Beat = serde_json::from_slice(&word).map_err(|_| foreign())?;
             if orders::is_there(nats, beat.number).await {
                 return Err(NatsError(format!(
                     "there is a node \"{name}\" already: each has a cluster.node of its own, and one that hangs has to be ended first"
                 )));
             }
-            (beat.number, entry.revision)
+            beat.number
         }
-        None => (free_number(nats, name).await?, 0),
+        None => free_number(nats, name).await?,
     };
     let (boot, version) = (boot.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-    let beat = wire::write(&Beat { number, boot, left: false, version, online: 0 }).into();
-    let taken = if revision == 0 {
-        nats.nodes.create(key, beat).await.map_err(|error| error.to_string())
-    } else {
-        nats.nodes.update(key, beat, revision).await.map_err(|error| error.to_string())
-    };
-    taken
-        .map_err(|error| NatsError(format!("another node \"{name}\" starts at the same moment ({error})")))?;
-    Ok(number)
+    let beat = wire::write(&Beat { number, boot, left: false, version, online: 0 });
+    if nats.say_over(&key, beat, revision).await? {
+        return Ok(number);
+    }
+    Err(NatsError(format!("another node \"{name}\" starts at the same moment")))
 }
 
 async fn free_number(nats: &Nats, name: &str) -> Result<u8, NatsError> {
     for number in 0..MOST_NODES {
-        if nats.nodes.create(format!("number.{number}"), name.to_owned().into()).await.is_ok() {
+        let key = format!("number.{number}");
+        let (held, revision) = nats.said(&key).await?;
+        if held.is_none() && nats.say_over(&key, name.as_bytes().to_vec(), revision).await? {
             // It fits.
             return Ok(number.to_le_bytes()[0]);
         }

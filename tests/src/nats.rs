@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::certs::{Credentials, Pki};
@@ -36,6 +37,8 @@ pub struct Doors<'a> {
     pub tls: Option<(&'a Pki, &'a Credentials)>,
     /// Keeps nothing.
     pub without_jetstream: bool,
+    /// Has room for so many bytes.
+    pub room: Option<u64>,
 }
 
 /// NATS servers; they end with the value.
@@ -124,7 +127,8 @@ impl Nats {
             let mut text = format!("server_name: n{number}\nlisten: \"{clients}\"\nhttp: \"{monitor}\"\n");
             if !doors.without_jetstream {
                 let store = folder.path().join(format!("n{number}"));
-                writeln!(text, "jetstream {{ store_dir: \"{}\" }}", store.display())?;
+                let room = doors.room.map(|room| format!(", max_file_store: {room}")).unwrap_or_default();
+                writeln!(text, "jetstream {{ store_dir: \"{}\"{room} }}", store.display())?;
             }
             if let Some((user, password)) = doors.user {
                 writeln!(text, "authorization {{ user: \"{user}\", password: \"{password}\" }}")?;
@@ -239,20 +243,56 @@ impl Nats {
     /// The first server does not take it.
     #[track_caller]
     pub fn publish(&self, subject: &str, payload: &[u8]) -> Result<(), Failure> {
+        let (mut socket, mut lines) = self.connect()?;
+        say(&mut socket, subject, payload)?;
+        socket.write_all(b"PING\r\n")?;
+        answer(&mut lines, |line| line == "PONG").map(drop)
+    }
+
+    /// The same, of what JetStream answers to; the answer.
+    ///
+    /// # Errors
+    /// It does not answer.
+    #[track_caller]
+    pub fn ask(&self, subject: &str, payload: &[u8]) -> Result<Value, Failure> {
+        const INBOX: &str = "_INBOX.tests";
+        let (mut socket, mut lines) = self.connect()?;
+        write!(socket, "SUB {INBOX} 1\r\n")?;
+        say(&mut socket, &format!("{subject} {INBOX}"), payload)?;
+        answer(&mut lines, |line| line.starts_with("MSG"))?;
+        let mut text = String::new();
+        lines.read_line(&mut text)?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    fn connect(&self) -> Result<(TcpStream, BufReader<TcpStream>), Failure> {
         #[expect(clippy::disallowed_methods, reason = "a peer that is none of Moorline's")]
         let mut socket = TcpStream::connect(self.servers[0].address)?;
-        write!(socket, "CONNECT {{\"verbose\":false}}\r\nPUB {subject} {}\r\n", payload.len())?;
-        socket.write_all(payload)?;
-        socket.write_all(b"\r\nPING\r\n")?;
-        for line in BufReader::new(socket).lines() {
-            match &*line? {
-                "PONG" => return Ok(()),
-                line if line.starts_with("-ERR") => return Err(Failure::new(line.to_owned())),
-                _ => {}
-            }
-        }
-        Err(Failure::new("it hung up"))
+        socket.write_all(b"CONNECT {\"verbose\":false}\r\n")?;
+        let lines = BufReader::new(socket.try_clone()?);
+        Ok((socket, lines))
     }
+}
+
+/// `to` is a subject, and where the answer goes to.
+fn say(socket: &mut TcpStream, to: &str, payload: &[u8]) -> Result<(), Failure> {
+    write!(socket, "PUB {to} {}\r\n", payload.len())?;
+    socket.write_all(payload)?;
+    Ok(socket.write_all(b"\r\n")?)
+}
+
+/// The first line that is it.
+fn answer(lines: &mut impl BufRead, is_it: impl Fn(&str) -> bool) -> Result<String, Failure> {
+    for line in lines.lines() {
+        let line = line?;
+        if line.starts_with("-ERR") {
+            return Err(Failure::new(line));
+        }
+        if is_it(&line) {
+            return Ok(line);
+        }
+    }
+    Err(Failure::new("it hung up"))
 }
 
 #[track_caller]

@@ -55,7 +55,7 @@ pub(super) fn note(operators: &Operators) {
     operators.metrics.store().queue_length(health.queued);
     if let Some(cluster) = &operators.cluster {
         let heard = cluster.nodes().iter().filter(|node| node.is_heard).count();
-        operators.metrics.cluster(heard, cluster.trouble().is_none());
+        operators.metrics.cluster(heard, health.trouble.is_none() && cluster.trouble().is_none());
     }
     operators.metrics.tables().found((operators.tables)());
     operators.metrics.tables().texts(operators.registry.shared_texts());

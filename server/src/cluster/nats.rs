@@ -7,21 +7,24 @@
 //!   subject moorline.node.N                                                  orders from node to node
 //! ```
 
+use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::context::{CreateStreamErrorKind, PublishAckFuture, PublishErrorKind};
-use async_nats::jetstream::kv::{Store as Bucket, Watch};
+use async_nats::jetstream::context::{
+    CreateStreamErrorKind, PublishAckFuture, PublishError, PublishErrorKind,
+};
+use async_nats::jetstream::kv::{Operation, Store as Bucket, Watch};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{self, Stream};
-use async_nats::jetstream::{Context, context};
+use async_nats::jetstream::{self, Context, ErrorCode, context};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
 
 use super::settings::ClusterSettings;
 
-const FLEET: &str = "moorline_fleet";
-const NODES: &str = "moorline_nodes";
+const FLEET: KeyValue = KeyValue { bucket: "moorline_fleet", stream: "KV_moorline_fleet" };
+const NODES: KeyValue = KeyValue { bucket: "moorline_nodes", stream: "KV_moorline_nodes" };
 const EVENTS: &str = "MOORLINE_EVENTS";
 const EVENT_SUBJECT: &str = "moorline.event";
 const NODE_SUBJECT: &str = "moorline.node";
@@ -58,6 +61,13 @@ pub(super) struct Nats {
     events: Stream,
 }
 
+/// A bucket, and the stream that it is to NATS.
+#[derive(Clone, Copy)]
+struct KeyValue {
+    bucket: &'static str,
+    stream: &'static str,
+}
+
 /// How a bucket is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
@@ -70,6 +80,8 @@ pub(super) struct Standing {
 /// A row or an event that is to be stored.
 pub(super) struct Message {
     subject: String,
+    /// What takes it.
+    stream: &'static str,
     publish: PublishMessage,
 }
 
@@ -108,43 +120,54 @@ impl Nats {
 
     /// A row of the fleet, to be written over this revision; 0: over none.
     pub(super) fn row(key: &str, value: Vec<u8>, over: u64) -> Message {
-        let publish = PublishMessage::build().payload(value.into()).expected_last_subject_sequence(over);
-        Message { subject: format!("$KV.{FLEET}.{key}"), publish }
+        message(FLEET, key, value, Some(over))
     }
 
     /// A row of the fleet, to be written over whatever is there.
     pub(super) fn any_row(key: &str, value: Vec<u8>) -> Message {
-        Message {
-            subject: format!("$KV.{FLEET}.{key}"),
-            publish: PublishMessage::build().payload(value.into()),
-        }
+        message(FLEET, key, value, None)
+    }
+
+    /// Takes a node's word, over whatever it said before.
+    pub(super) async fn say(&self, key: &str, value: Vec<u8>) -> Result<(), NatsError> {
+        self.store(vec![message(NODES, key, value, None)]).await.map(drop)
+    }
+
+    /// Takes a node's word over this revision; whether that was there still.
+    pub(super) async fn say_over(&self, key: &str, value: Vec<u8>, over: u64) -> Result<bool, NatsError> {
+        let stored = self.store(vec![message(NODES, key, value, Some(over))]).await?;
+        Ok(!stored.contains(&Stored::Outdated))
+    }
+
+    /// What a node said, with its revision; of what was deleted the revision alone.
+    pub(super) async fn said(&self, key: &str) -> Result<(Option<Vec<u8>>, u64), NatsError> {
+        let entry = self.nodes.entry(key).await.map_err(|fault| NatsError::of("reading the nodes", fault))?;
+        let revision = entry.as_ref().map_or(0, |entry| entry.revision);
+        let held = entry.filter(|entry| entry.operation == Operation::Put);
+        Ok((held.map(|entry| entry.value.to_vec()), revision))
     }
 
     /// An event, under a name by which it is taken once.
     pub(super) fn event(token: &str, name: &str, value: Vec<u8>) -> Message {
         let publish = PublishMessage::build().payload(value.into()).message_id(name);
-        Message { subject: format!("{EVENT_SUBJECT}.{token}"), publish }
+        Message { subject: format!("{EVENT_SUBJECT}.{token}"), stream: EVENTS, publish }
     }
 
     /// Stores these, in any order. What became of each; or an error, and any of them may be stored.
     pub(super) async fn store(&self, messages: Vec<Message>) -> Result<Vec<Stored>, NatsError> {
-        let mut sent: Vec<PublishAckFuture> = Vec::with_capacity(messages.len());
+        let mut sent: Vec<(&str, PublishAckFuture)> = Vec::with_capacity(messages.len());
         let mut stored = Vec::with_capacity(messages.len());
-        for Message { subject, publish } in messages {
+        for Message { subject, stream, publish } in messages {
             if sent.len() >= ON_THEIR_WAY {
-                for sent in sent.drain(..) {
-                    stored.push(outcome(sent).await?);
+                for (stream, sent) in sent.drain(..) {
+                    stored.push(outcome(stream, sent).await?);
                 }
             }
-            sent.push(
-                self.context
-                    .send_publish(subject, publish)
-                    .await
-                    .map_err(|fault| NatsError::of("storing", fault))?,
-            );
+            let acknowledged = self.context.send_publish(subject, publish).await;
+            sent.push((stream, acknowledged.map_err(|fault| refusal(stream, &fault))?));
         }
-        for sent in sent {
-            stored.push(outcome(sent).await?);
+        for (stream, sent) in sent {
+            stored.push(outcome(stream, sent).await?);
         }
         Ok(stored)
     }
@@ -198,11 +221,52 @@ async fn last_of(stream: &Stream) -> Result<u64, NatsError> {
     Ok(info.map_err(|fault| NatsError::of("looking at a stream", fault))?.state.last_sequence)
 }
 
-async fn outcome(sent: PublishAckFuture) -> Result<Stored, NatsError> {
+/// A row of this bucket.
+fn message(of: KeyValue, key: &str, value: Vec<u8>, over: Option<u64>) -> Message {
+    let publish = PublishMessage::build().payload(value.into());
+    let publish = match over {
+        Some(over) => publish.expected_last_subject_sequence(over),
+        None => publish,
+    };
+    Message { subject: format!("$KV.{}.{key}", of.bucket), stream: of.stream, publish }
+}
+
+async fn outcome(stream: &str, sent: PublishAckFuture) -> Result<Stored, NatsError> {
     match sent.await {
         Ok(ack) => Ok(Stored::At(ack.sequence)),
         Err(fault) if fault.kind() == PublishErrorKind::WrongLastSequence => Ok(Stored::Outdated),
-        Err(fault) => Err(NatsError::of("storing", fault)),
+        Err(fault) => Err(refusal(stream, &fault)),
+    }
+}
+
+fn refusal(stream: &str, fault: &PublishError) -> NatsError {
+    if fault.kind() == PublishErrorKind::StreamNotFound {
+        return NatsError(format!(
+            "nobody takes anything for {stream}: it was deleted, or JetStream is off, which a full disk does: look at the log of nats-server"
+        ));
+    }
+    let answer = fault.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
+    match answer.and_then(|answer| what_to_do(answer.error_code(), stream)) {
+        Some(what_to_do) => NatsError(format!("it is full: {what_to_do}")),
+        None => NatsError(format!("storing in {stream}: {fault}")),
+    }
+}
+
+/// Which limit is reached, and how it is raised; `None` where it is none.
+fn what_to_do(code: ErrorCode, stream: &str) -> Option<String> {
+    match code {
+        ErrorCode::INSUFFICIENT_RESOURCES | ErrorCode::STORAGE_RESOURCES_EXCEEDED => Some(
+            "raise max_file_store under jetstream in the configuration of nats-server and restart it, or delete other streams there"
+                .to_owned(),
+        ),
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => Some(
+            "raise max_file under jetstream of the account, in the configuration of nats-server, or delete other streams of it"
+                .to_owned(),
+        ),
+        ErrorCode::STREAM_STORE_FAILED => Some(format!(
+            "{stream} is at a limit of its own, or the disk is full: raise its max_bytes or max_msgs (nats stream edit), or make room"
+        )),
+        _ => None,
     }
 }
 
@@ -245,12 +309,12 @@ async fn connect(settings: &ClusterSettings) -> Result<Client, NatsError> {
 /// A key-value bucket as NATS's own tools know it. What is read of it is what its leader has, never an older word.
 async fn bucket(
     context: &Context,
-    name: &str,
+    KeyValue { bucket: name, stream: of }: KeyValue,
     description: &str,
     replicas: usize,
 ) -> Result<Bucket, NatsError> {
     let wanted = stream::Config {
-        name: format!("KV_{name}"),
+        name: of.to_owned(),
         description: Some(description.to_owned()),
         subjects: vec![format!("$KV.{name}.>")],
         max_messages_per_subject: 1,
@@ -275,7 +339,17 @@ async fn stream(context: &Context, wanted: stream::Config) -> Result<Stream, Nat
                 CreateStreamErrorKind::JetStreamUnavailable => NatsError(
                     "it has no JetStream: switch it on, with `jetstream {}` in its configuration".to_owned(),
                 ),
-                _ => too_few(NatsError(format!("the stream {name} cannot be made: {fault}")), replicas),
+                kind => {
+                    let fault = format!("the stream {name} cannot be made: {fault}");
+                    let full = match kind {
+                        CreateStreamErrorKind::JetStream(answer) => what_to_do(answer.error_code(), &name),
+                        _ => None,
+                    };
+                    match full {
+                        Some(what_to_do) => NatsError(format!("{fault}: {what_to_do}")),
+                        None => too_few(NatsError(fault), replicas),
+                    }
+                }
             }),
         },
     }
