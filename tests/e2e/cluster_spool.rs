@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What is promised: what is older than this outlives a kill. With some time for a machine that has much to do.
 const KEPT_AFTER: Duration = Duration::from_millis(2500);
 
+/// A server looks within this whether a silence is one.
+const LOOKED_AFTER: Duration = Duration::from_secs(8);
+
 /// Two servers, their NATS, and twenty devices of which ten are at the first server and known to both.
 struct Scene {
     before: Crowd,
@@ -165,5 +168,20 @@ fn signal(processes: &[u32], signal: Signal) -> Result<(), Failure> {
         let id = i32::try_from(*id).ok().and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(id.ok_or_else(|| Failure::new("no process"))?, signal)?;
     }
+    Ok(())
+}
+
+#[test]
+fn quiet_server_does_not_read_all_anew() -> Result<(), Failure> {
+    let Some(mut scene) = Scene::set()? else { return Ok(()) };
+    // Its reader of rows is made anew with each time that it reads them all.
+    let readers = |nats: &Nats| -> Result<Value, Failure> {
+        Ok(nats.ask("$JS.API.CONSUMER.NAMES.KV_moorline_fleet", b"")?["consumers"].clone())
+    };
+    scene.told(10)?;
+    let before = readers(&scene.nats)?;
+    scene.before.idle(LOOKED_AFTER)?;
+    assert_eq!(readers(&scene.nats)?, before);
+    assert_eq!(before.as_array().map(Vec::len), Some(2), "{before}");
     Ok(())
 }
