@@ -1,41 +1,23 @@
 //! NATS has no room left: servers say which limit it is, keep what happens, and go on by themselves once there is room.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use moorline_testbed::failure::Failure;
-use moorline_testbed::http::Operators;
-use moorline_testbed::left_out::left_out;
-use moorline_testbed::load::{Crowd, Entry, Pool, Speech};
-use moorline_testbed::nats::{self, Doors, Nats};
+use moorline_testbed::load::Pool;
+use moorline_testbed::nats::{Doors, Nats};
 use moorline_testbed::process::Program;
 use moorline_testbed::rig::{Rig, Server};
+use moorline_testbed::several::{PATIENCE, allowed, crowd, told};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Some room beside what the servers need for themselves.
 const ROOM: u64 = 2 * 1024 * 1024;
 
 fn start(room: Option<u64>) -> Result<Option<(Rig, Nats, Server)>, Failure> {
-    if !nats::is_installed() {
-        left_out("servers that share a fleet need nats-server (apt install nats-server)");
+    if !allowed() {
         return Ok(None);
     }
     let (rig, nats) = (Rig::new()?, Nats::with(Doors { room, ..Doors::default() })?);
     let server = rig.server()?.node("a", &nats.urls()).start()?;
     Ok(Some((rig, nats, server)))
-}
-
-fn crowd(pool: &Pool, members: std::ops::Range<usize>, server: SocketAddr) -> Result<Crowd, Failure> {
-    let mut crowd = Crowd::new(pool, members, server, Speech::Native, false)?;
-    crowd.arrive(Entry::in_turn())?;
-    Ok(crowd)
-}
-
-fn wait_told(operators: Operators, count: usize) -> Result<(), Failure> {
-    operators.wait_within(PATIENCE, "/api/events?limit=1000", &format!("{count} events"), |answer| {
-        (answer["events"].as_array()?.len() == count).then_some(())
-    })
 }
 
 /// Until somebody has made room, and then all is well and told.
@@ -59,7 +41,7 @@ fn tale(
     }
     assert_eq!(crowd.beat_once()?.lost, 0, "sessions go on");
     make_room(nats)?;
-    wait_told(operators, 10)?;
+    told(operators, 10)?;
     operators.wait_within(PATIENCE, "/readyz", "it is ready", |answer| {
         (answer["ready"] == true && answer["queued"] == 0).then_some(())
     })?;
@@ -72,7 +54,7 @@ fn full_store_is_told_and_what_happens_waits() -> Result<(), Failure> {
     let Some((rig, nats, mut server)) = start(Some(ROOM))? else { return Ok(()) };
     let pool = Pool::new(rig.pki(), 10)?;
     let _before = crowd(&pool, 0..5, server.devices())?;
-    wait_told(server.operators(), 5)?;
+    told(server.operators(), 5)?;
     let ballast = json!({ "name": "BALLAST", "subjects": ["ballast"], "storage": "file", "retention": "limits", "num_replicas": 1 });
     let answer = nats.ask("$JS.API.STREAM.CREATE.BALLAST", ballast.to_string().as_bytes())?;
     assert_eq!(answer["error"], Value::Null, "{answer}");
@@ -95,7 +77,7 @@ fn full_stream_is_told_and_what_happens_waits() -> Result<(), Failure> {
     let Some((rig, nats, mut server)) = start(None)? else { return Ok(()) };
     let pool = Pool::new(rig.pki(), 10)?;
     let _before = crowd(&pool, 0..5, server.devices())?;
-    wait_told(server.operators(), 5)?;
+    told(server.operators(), 5)?;
     let info = nats.ask("$JS.API.STREAM.INFO.MOORLINE_EVENTS", b"")?;
     let limited = |max_bytes: &Value| -> Result<(), Failure> {
         let mut config = info["config"].clone();
