@@ -71,14 +71,16 @@ impl Soak {
             page,
             "## Over time\n\n{standing} sessions stand and send {RATE} heartbeats a second; {coming} others leave and come again, resuming their \
              sessions, before each look.\n\n\
-             | after | arrivals | heartbeats answered | resident | descriptors |\n| ---: | ---: | ---: | ---: | ---: |\n"
+             | after | arrivals | heartbeats answered | resident | of it heap and stacks | descriptors |\n\
+             | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         );
         for Look { at, usage, arrivals, answered } in looks {
             let _ = writeln!(
                 page,
-                "| {} s | {arrivals} | {answered} | {:.1} MB | {} |",
+                "| {} s | {arrivals} | {answered} | {:.1} MB | {:.1} MB | {} |",
                 at.as_secs(),
                 usage.resident as f64 / 1e6,
+                usage.anonymous as f64 / 1e6,
                 usage.descriptors,
             );
         }

@@ -14,6 +14,8 @@ pub struct Usage {
     pub kernel: Duration,
     /// Resident memory, bytes.
     pub resident: u64,
+    /// Of it what no file stands behind: heap and stacks.
+    pub anonymous: u64,
     /// The most that was ever resident, bytes.
     pub most_resident: u64,
     /// Open descriptors.
@@ -27,12 +29,16 @@ impl Usage {
     /// It is gone.
     pub fn of(process: u32) -> Result<Self, Failure> {
         let read = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}"));
+        let rollup = read("smaps_rollup")?;
+        let held = |name: &str| {
+            size(&rollup, name).ok_or_else(|| Failure::new(format!("no {name} in smaps_rollup")))
+        };
         let (user, kernel) = processor(&read("stat")?).ok_or_else(|| Failure::new("no times in stat"))?;
         Ok(Self {
             processor: user + kernel,
             kernel,
-            resident: size(&read("smaps_rollup")?, "Rss:")
-                .ok_or_else(|| Failure::new("no Rss in smaps_rollup"))?,
+            resident: held("Rss:")?,
+            anonymous: held("Anonymous:")?,
             most_resident: size(&read("status")?, "VmHWM:")
                 .ok_or_else(|| Failure::new("no VmHWM in status"))?,
             descriptors: fs::read_dir(format!("/proc/{process}/fd"))?.count(),
