@@ -21,7 +21,9 @@ HANDSHAKE_SECONDS = 10
 
 
 def say(*words):
-    print(" ".join(map(str, words)).rstrip(), flush=True)
+    # In one piece, or another thread's words come in between.
+    sys.stdout.write(" ".join(map(str, words)).rstrip() + "\n")
+    sys.stdout.flush()
 
 
 def reply(message, code, payload=b""):
