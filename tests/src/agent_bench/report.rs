@@ -46,7 +46,7 @@ const HOW: &str = "\
   since the start. Python gets most of its objects from an allocator of its own, which takes whole arenas, and is not seen.
 - **Bytes**: TCP payload at the relay, both ways. Connecting is all from the start to the first quiet moment, before a heartbeat: TLS
   with the tickets, and what each says then: Hello, Welcome and the time; CONNECT and SUBSCRIBE; REGISTER, with Python a heartbeat and
-  the time.
+  the time. A heartbeat is the mean of fourteen, in one of which Python asks for the time.
 ";
 
 const LIMITS: &str = "\
