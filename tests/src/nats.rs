@@ -142,12 +142,12 @@ impl Nats {
                 )?;
             }
             if count > 1 {
-                let all: Vec<String> =
-                    addresses.iter().map(|(_, routes)| format!("\"nats://{routes}\"")).collect();
+                let others = addresses.iter().filter(|(_, others)| others != routes);
+                let others: Vec<String> = others.map(|(_, others)| format!("\"nats://{others}\"")).collect();
                 writeln!(
                     text,
                     "cluster {{ name: moorline, listen: \"{routes}\", no_advertise: true, routes: [{}] }}",
-                    all.join(", ")
+                    others.join(", ")
                 )?;
             }
             let config = folder.path().join(format!("n{number}.conf"));

@@ -17,6 +17,8 @@ pub(super) struct Rows {
     node: u8,
     devices: BTreeMap<Imei, Seen>,
     settings: BTreeMap<Imei, Decided>,
+    /// Sessions that are told to be back; the rows may not say so yet, or be of the next session already.
+    back: BTreeMap<Imei, Back>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -25,22 +27,20 @@ struct Seen {
     revision: u64,
     session: u64,
     ended: bool,
-    /// See [`Row::returned`]; also of a return that is told already and not in the row yet.
     returned: u64,
-    /// Whether it is of such a one.
-    is_back: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Back {
+    session: u64,
+    /// See [`Row::returned`].
+    returned: u64,
 }
 
 impl Seen {
     const fn new(row: &Row, revision: u64) -> Self {
         let session = &row.device.session;
-        Self {
-            revision,
-            session: session.id,
-            ended: session.ended.is_some(),
-            returned: row.returned,
-            is_back: false,
-        }
+        Self { revision, session: session.id, ended: session.ended.is_some(), returned: row.returned }
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) enum Write {
 
 impl Rows {
     pub(super) const fn new(node: u8) -> Self {
-        Self { node, devices: BTreeMap::new(), settings: BTreeMap::new() }
+        Self { node, devices: BTreeMap::new(), settings: BTreeMap::new(), back: BTreeMap::new() }
     }
 
     /// The bucket holds this row; what is older than what is known changes nothing. Returns whether it is not older.
@@ -79,7 +79,7 @@ impl Rows {
     /// The bucket was asked and holds this row at this revision, or none: so it is, even where it is older than what is known. A
     /// NATS server that leads since a moment may not have all that it will have; and one may have been set back.
     pub(super) fn found(&mut self, imei: Imei, row: Option<&Row>, revision: u64) {
-        let none = Seen { revision, session: 0, ended: true, returned: 0, is_back: false };
+        let none = Seen { revision, session: 0, ended: true, returned: 0 };
         self.devices.insert(imei, row.map_or(none, |row| Seen::new(row, revision)));
     }
 
@@ -97,7 +97,7 @@ impl Rows {
         let Some(known) = self.devices.get(&device.imei) else {
             return Write::Over { revision: 0, returned: 0 };
         };
-        let Seen { revision, session, ended, returned, .. } = *known;
+        let Seen { revision, session, ended, .. } = *known;
         if session > device.session.id {
             return Write::Not;
         }
@@ -113,7 +113,7 @@ impl Rows {
             returned: if returns {
                 revision
             } else if same {
-                returned
+                self.returned(device.imei, session)
             } else {
                 0
             },
@@ -140,22 +140,14 @@ impl Rows {
         match (event.kind, event.session_id) {
             (Kind::Online, Some(session)) if event.cause.is_none() => format!("begin-{session}"),
             (Kind::Offline | Kind::Replaced, Some(session)) => {
-                let seen = event.imei.and_then(|imei| self.devices.get(&imei));
-                match seen.filter(|seen| seen.session == session).map_or(0, |seen| seen.returned) {
+                match event.imei.map_or(0, |imei| self.returned(imei, session)) {
                     0 => format!("end-{session}"),
                     returned => format!("end-{session}-{returned}"),
                 }
             }
             // A session comes back once from each time that it was taken for lost.
             (Kind::Online, Some(session)) => {
-                let seen = event.imei.and_then(|imei| self.devices.get_mut(&imei));
-                let lost = seen.filter(|seen| seen.session == session).map_or(0, |seen| {
-                    if seen.ended && !seen.is_back {
-                        // When it ends before its row is there, that is another end.
-                        (seen.returned, seen.is_back) = (seen.revision, true);
-                    }
-                    seen.returned
-                });
+                let lost = event.imei.map_or(0, |imei| self.come_back(imei, session));
                 format!("back-{session}-{lost}")
             }
             // Each node looks at every certificate.
@@ -167,6 +159,26 @@ impl Rows {
             }
             _ => format!("{}-{}", self.node, digest()),
         }
+    }
+
+    /// Which revision said last that the session was lost, of those that it came back from; 0: none.
+    fn returned(&self, imei: Imei, session: u64) -> u64 {
+        let back = self.back.get(&imei).filter(|back| back.session == session);
+        let seen = || self.devices.get(&imei).filter(|seen| seen.session == session);
+        back.map(|back| back.returned).or_else(|| seen().map(|seen| seen.returned)).unwrap_or(0)
+    }
+
+    /// It is told that the session is back: from which revision. When it ends, that is another end from now on.
+    fn come_back(&mut self, imei: Imei, session: u64) -> u64 {
+        let known = self.returned(imei, session);
+        let returned = match self.devices.get(&imei) {
+            Some(seen) if seen.session == session && !seen.ended => known,
+            Some(seen) if seen.session == session => known.max(seen.revision),
+            // The row that said so made way for the next session's.
+            _ => known.max(1),
+        };
+        self.back.insert(imei, Back { session, returned });
+        returned
     }
 }
 
@@ -235,6 +247,13 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(lost_again.name(&returned, String::new), format!("back-{}-12", own(1)));
         }
+        // The device went to another node before that was told.
+        let mut gone = rows(other(2), false, 13, 0);
+        assert_eq!(gone.name(&event(true), String::new), format!("end-{}", own(1)), "taken for lost");
+        let back = gone.name(&returned, String::new);
+        let end = gone.name(&event(true), String::new);
+        assert_ne!(end, format!("end-{}", own(1)), "an end of its own, after {back}");
+        assert_eq!((gone.name(&returned, String::new), gone.name(&event(true), String::new)), (back, end));
     }
 
     #[test]
@@ -272,12 +291,12 @@ mod tests {
     #[test]
     fn events_of_sessions_are_named_by_them_and_others_by_what_they_say() {
         let mut rows = Rows::new(NODE);
-        let mut begun = samples::event(1, Kind::Online);
+        let back = samples::event(1, Kind::Online);
+        let begun = Event { cause: None, ..back.clone() };
         let digest = || "d".to_owned();
-        assert_eq!(rows.name(&begun, digest), "back-7-0");
-        begun.cause = None;
         assert_eq!(rows.name(&begun, digest), "begin-7");
         assert_eq!(rows.name(&samples::event(1, Kind::Replaced), digest), "end-7");
+        assert_eq!(rows.name(&back, digest), "back-7-1");
         assert_eq!(rows.name(&samples::event(1, Kind::Refused), digest), "2-d");
         let expiring = samples::event(1, Kind::CertificateExpiring);
         assert_eq!(rows.name(&expiring, digest), "expiring-015184008301272-0a-idle");

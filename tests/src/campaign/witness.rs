@@ -14,14 +14,16 @@ pub(super) struct Witness {
     servers: Vec<Operators>,
     /// What each told so far, under its ids.
     told: Vec<Vec<Value>>,
-    /// What all of them told.
+    /// How many of those all of them told alike.
+    agreed: usize,
+    /// What these say of sessions.
     events: Vec<Event>,
 }
 
 impl Witness {
     pub(super) fn new(servers: Vec<Operators>) -> Self {
         let told = servers.iter().map(|_| Vec::new()).collect();
-        Self { servers, told, events: Vec::new() }
+        Self { servers, told, agreed: 0, events: Vec::new() }
     }
 
     /// The events that all servers told alike, the oldest first.
@@ -51,9 +53,8 @@ impl Witness {
 
     /// Takes over what all tell alike.
     fn agree(&mut self, wrong: &mut Vec<String>) {
-        let from = self.events.len();
         let most = self.told.iter().map(Vec::len).max().unwrap_or(0);
-        for place in from..most {
+        for place in self.agreed..most {
             let first = self.told[0].get(place);
             for (told, name) in self.told.iter().zip(NAMES) {
                 if told.get(place) != first || first.is_none() {
@@ -62,6 +63,7 @@ impl Witness {
                     return;
                 }
             }
+            self.agreed = place + 1;
             self.events.extend(first.and_then(Event::read));
         }
     }
@@ -98,5 +100,22 @@ fn hold(name: &str, shown: &[Value], fleet: &[(Imei, &[Stay])], wrong: &mut Vec<
         if told != seen {
             wrong.push(format!("{name} shows {imei} with {told:?}, and the device has {seen:?}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_no_session_makes_nothing_else_told_twice() {
+        let event = |id, kind| serde_json::json!({ "id": id, "imei": "004999010640000", "kind": kind, "session_id": 7 });
+        let mut witness = Witness::new(vec![Operators("127.0.0.1:1".parse().unwrap()); NAMES.len()]);
+        let mut wrong = Vec::new();
+        for more in [event(1, "refused"), event(2, "online"), event(3, "offline")] {
+            witness.told.iter_mut().for_each(|told| told.push(more.clone()));
+            witness.agree(&mut wrong);
+        }
+        assert_eq!((witness.events().len(), wrong), (2, Vec::new()));
     }
 }
