@@ -299,7 +299,8 @@ impl Signals {
 /// A webhook that cannot begin is no reason to keep devices out.
 fn start_webhook(config: &Config, fleet: &Fleet, metrics: &Metrics) -> Option<Webhook> {
     let settings = config.webhook.clone()?;
-    let started = Webhook::start(settings, Arc::clone(&fleet.store), metrics.webhook().clone());
+    let shared = fleet.cluster.as_ref().map(|cluster| cluster.cursor());
+    let started = Webhook::start(settings, Arc::clone(&fleet.store), metrics.webhook().clone(), shared);
     started.inspect_err(|text| error!("events are not posted: {text}")).ok()
 }
 

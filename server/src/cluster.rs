@@ -6,11 +6,13 @@
 //! - `shared`: the [`Store`] of a node; `outbox`, `publish`: what it tells, and `spool`: what waits on its disk for that.
 //! - `follow`: what other nodes tell.
 //! - `orders`: what one node asks of another.
+//! - `cursor`: how far the webhook has come, and whose turn it is to post.
 //! - `transfer`: a fleet goes from one server's database to NATS, and back.
 //!
 //! Each node knows the whole fleet and answers for it; each device is held by one. Sessions and heartbeats need no NATS: when
 //! it is away they go on, new ones begin, and what happens waits on the node's disk.
 
+mod cursor;
 mod follow;
 mod ghosts;
 mod nats;

@@ -31,6 +31,7 @@ use crate::clock;
 use crate::metrics::WebhookMetrics;
 use crate::store::{EventQuery, Store, StoredEvent};
 use cursor::Cursor;
+pub use cursor::SharedCursor;
 use post::{Fault, Outcome, Poster};
 pub use settings::WebhookSettings;
 use signature::Secrets;
@@ -39,8 +40,6 @@ use signature::Secrets;
 const LOOK: Duration = Duration::from_secs(1);
 /// Events of one request at most: 50 KB or so.
 const MAX_BATCH: usize = 100;
-/// How many events that nobody wants may be passed before that is kept.
-const PASSED: i64 = 1000;
 /// The trouble of events that the receiver will never take.
 const REFUSED: &str = "refused";
 
@@ -52,7 +51,8 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Begins where the last server left off; the first time, with what happens from now on.
+    /// Begins where the last server left off; the first time, with what happens from now on. Of servers that share a fleet the
+    /// one whose turn it is posts.
     ///
     /// # Errors
     /// The file that says where that was is damaged, the store cannot be read, or there are no threads.
@@ -60,18 +60,29 @@ impl Webhook {
         settings: WebhookSettings,
         store: Arc<dyn Store>,
         metrics: WebhookMetrics,
+        shared: Option<Box<dyn SharedCursor>>,
     ) -> Result<Self, String> {
-        let newest = store.events(&EventQuery { after: None, imei: None, limit: 1 });
-        let newest = newest.map_err(|fault| fault.to_string())?.newest;
-        let cursor = Cursor::open(&settings.cursor, newest)?;
         let poster = Poster::new(&settings)?;
-        info!("events after {} are posted to {}", cursor.at(), settings.shown());
+        let cursor = match shared {
+            Some(shared) => {
+                info!("events are posted to {} by one of the nodes at a time", settings.shown());
+                Cursor::shared(shared)
+            }
+            None => own_cursor(&settings, &*store)?,
+        };
         let (running, stopped) = mpsc::channel();
         let mut work = Work { settings, store, metrics, cursor, poster, batch: MAX_BATCH, trouble: None };
         let begun = thread::Builder::new().name("webhook".to_owned()).spawn(move || work.run(&stopped));
         begun.map_err(|fault: io::Error| format!("no thread for the webhook: {fault}"))?;
         Ok(Self { _running: running })
     }
+}
+
+fn own_cursor(settings: &WebhookSettings, store: &dyn Store) -> Result<Cursor, String> {
+    let newest = store.events(&EventQuery { after: None, imei: None, limit: 1 });
+    let cursor = Cursor::open(&settings.cursor, newest.map_err(|fault| fault.to_string())?.newest)?;
+    info!("events after {} are posted to {}", cursor.at(), settings.shown());
+    Ok(cursor)
 }
 
 /// The thread's own.
@@ -115,6 +126,14 @@ impl Work {
 
     /// Posts what comes next, if there is anything.
     fn round(&mut self) -> Next {
+        match self.cursor.take() {
+            Ok(true) => {}
+            Ok(false) => {
+                self.metrics.oldest_waiting(None);
+                return Next::After(LOOK);
+            }
+            Err(text) => return self.failed(Fault::new("store", text)),
+        }
         let query = EventQuery { after: Some(self.cursor.at()), imei: None, limit: self.batch };
         let events = match self.store.events(&query) {
             Ok(page) => page.events,
@@ -204,12 +223,11 @@ impl Work {
 
     fn advance(&mut self, to: i64, matters: bool) {
         self.cursor.advance(to);
-        if (matters || self.cursor.ahead() >= PASSED)
+        if (matters || self.cursor.is_far_ahead())
             && let Err(fault) = self.cursor.keep()
         {
             error!(
-                "{}: cannot be written ({fault}): after a restart, events that were posted are posted again",
-                self.settings.cursor.display()
+                "how far events were posted cannot be kept ({fault}): after a restart, some are posted again"
             );
         }
     }

@@ -1,5 +1,6 @@
-//! Where the posting stands: the id of the last event that needs no posting any more, in a file of its own beside the database.
-//! It is replaced at once or not at all, and is on the disk before the next request.
+//! Where the posting stands: the id of the last event that needs no posting any more, in a file of its own beside the database,
+//! or with the servers that share the fleet. The file is replaced at once or not at all, and is on the disk before the next
+//! request.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -7,11 +8,35 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
+/// How many events that nobody wants may be passed before that is kept.
+const PASSED: i64 = 1000;
+
 /// See the module.
 pub(super) struct Cursor {
-    path: PathBuf,
+    place: Place,
     at: i64,
     kept: i64,
+}
+
+/// Where it is kept.
+enum Place {
+    File(PathBuf),
+    Shared(Box<dyn SharedCursor>),
+}
+
+/// A cursor that several servers share, of which one posts at a time.
+pub trait SharedCursor: Send {
+    /// Whether it is this server's turn, and if so, how far all was posted. To be asked before each request.
+    ///
+    /// # Errors
+    /// Where it is kept cannot be reached: in words.
+    fn take(&mut self) -> Result<Option<i64>, String>;
+
+    /// All is posted up to there.
+    ///
+    /// # Errors
+    /// It cannot be kept, or it is another server's turn by now: in words.
+    fn keep(&mut self, at: i64) -> Result<(), String>;
 }
 
 impl Cursor {
@@ -32,9 +57,21 @@ impl Cursor {
                 "{shown} names event {at}, and the database knows none after {newest}: it is another one, or a backup"
             );
         }
-        let mut cursor = Self { path: path.to_owned(), at: at.min(newest), kept: i64::MIN };
+        let mut cursor = Self { place: Place::File(path.to_owned()), at: at.min(newest), kept: i64::MIN };
         cursor.keep().map_err(|fault| format!("{shown}: cannot be written: {fault}"))?;
         Ok(cursor)
+    }
+
+    pub(super) fn shared(cursor: Box<dyn SharedCursor>) -> Self {
+        Self { place: Place::Shared(cursor), at: 0, kept: 0 }
+    }
+
+    /// Whether it is this server's turn.
+    pub(super) fn take(&mut self) -> Result<bool, String> {
+        let Place::Shared(shared) = &mut self.place else { return Ok(true) };
+        let Some(at) = shared.take()? else { return Ok(false) };
+        (self.at, self.kept) = (at, at);
+        Ok(true)
     }
 
     pub(super) const fn at(&self) -> i64 {
@@ -45,25 +82,34 @@ impl Cursor {
         self.at = to;
     }
 
-    /// How far it is ahead of what is on the disk.
-    pub(super) const fn ahead(&self) -> i64 {
-        self.at.saturating_sub(self.kept)
+    /// Whether it is to be kept though nothing was posted: a file is not worth a write for each that nobody wants, and what is
+    /// shared is asked anew each time.
+    pub(super) const fn is_far_ahead(&self) -> bool {
+        let ahead = self.at.saturating_sub(self.kept);
+        ahead >= PASSED || (ahead > 0 && matches!(self.place, Place::Shared(_)))
     }
 
-    /// Brings it to the disk.
+    /// Brings it to where it is kept.
     pub(super) fn keep(&mut self) -> io::Result<()> {
-        let mut new = self.path.clone().into_os_string();
-        new.push(".new");
-        let mut file = File::create(&new)?;
-        writeln!(file, "{}", self.at)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        // The name as well, or a power loss brings the old one back.
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
+        match &mut self.place {
+            Place::File(path) => write(path, self.at)?,
+            Place::Shared(shared) => shared.keep(self.at).map_err(io::Error::other)?,
+        }
         self.kept = self.at;
         Ok(())
     }
+}
+
+fn write(path: &Path, at: i64) -> io::Result<()> {
+    let mut new = path.to_owned().into_os_string();
+    new.push(".new");
+    let mut file = File::create(&new)?;
+    writeln!(file, "{at}")?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    // The name as well, or a power loss brings the old one back.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]
@@ -75,9 +121,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fleet.db.webhook");
         let mut cursor = Cursor::open(&path, 7).unwrap();
-        assert_eq!((cursor.at(), cursor.ahead()), (7, 0));
+        assert_eq!(cursor.at(), 7);
         cursor.advance(9);
-        assert_eq!(cursor.ahead(), 2);
+        assert!(!cursor.is_far_ahead());
         assert_eq!(Cursor::open(&path, 20).unwrap().at(), 7);
         cursor.keep().unwrap();
         assert_eq!(Cursor::open(&path, 20).unwrap().at(), 9);
