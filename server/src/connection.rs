@@ -25,7 +25,6 @@ use arc_swap::ArcSwap;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{debug, warn};
 
@@ -106,20 +105,9 @@ pub(crate) async fn serve(
             if !shaken.device.resumed {
                 shaken.cost.into_iter().for_each(|cost| link.capacity.note(cost));
             }
-            let home = link.homes.next().clone();
+            let homes = Arc::clone(&link);
             let connection = Connection::new(socket, address, shaken, link, seat, exit);
-            let mut connection = match connection.moved_to(&home) {
-                Ok(connection) => connection,
-                // As when the kernel has no memory; the device comes again by itself.
-                Err(fault) => return warn!(%address, "a connection was lost: {fault}"),
-            };
-            // A block that captures, and no function that takes: a future keeps an argument and what it is moved to.
-            home.spawn(log::about(id, async move {
-                if let Some(cause) = connection.run().await {
-                    // Boxed, or every session kept room for it.
-                    Box::pin(connection.take_leave(cause)).await;
-                }
-            }));
+            homes.homes.settle(move || live(connection, address, id));
         }
         Err(Failure::Refused { refusal, resumed }) => {
             link.metrics.not_shaken(refusal.reason, resumed, seconds);
@@ -133,6 +121,22 @@ pub(crate) async fn serve(
             debug!(%address, "went away during the handshake");
         }
     }
+}
+
+/// Leaves a connection to a task of its own, on the thread that this is called on.
+fn live(connection: Connection, address: SocketAddr, id: ConnectionId) {
+    let mut connection = match connection.moved_here() {
+        Ok(connection) => connection,
+        // As when the kernel has no memory; the device comes again by itself.
+        Err(fault) => return log::about_now(id, || warn!(%address, "a connection was lost: {fault}")),
+    };
+    // A block that captures, and no function that takes: a future keeps an argument and what it is moved to.
+    tokio::spawn(log::about(id, async move {
+        if let Some(cause) = connection.run().await {
+            // Boxed, or every session kept room for it.
+            Box::pin(connection.take_leave(cause)).await;
+        }
+    }));
 }
 
 /// What a connection waits for.
@@ -189,10 +193,9 @@ impl Connection {
         connection
     }
 
-    /// The same, with its socket in the care of the thread that it is to live on.
-    fn moved_to(self, home: &Handle) -> io::Result<Self> {
+    /// The same, with its socket in the care of this thread.
+    fn moved_here(self) -> io::Result<Self> {
         let socket = self.socket.into_std()?;
-        let _entered = home.enter();
         Ok(Self { socket: TcpStream::from_std(socket)?, ..self })
     }
 

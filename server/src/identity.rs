@@ -3,7 +3,11 @@
 use std::fmt::{self, Write as _};
 
 use moorline_protocol::{Imei, ImeiError};
-use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate, X509Version};
+use x509_parser::nom::Parser as _;
+use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
+use x509_parser::prelude::{
+    FromDer as _, GeneralName, SubjectAlternativeName, X509Certificate, X509CertificateParser, X509Version,
+};
 
 /// What of a certificate is shown and kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +64,9 @@ impl Certificate {
     /// # Errors
     /// [`Unreadable`]; a certificate without an IMEI is readable.
     pub fn read(der: &[u8]) -> Result<Self, Unreadable> {
-        let (_, x509) = X509Certificate::from_der(der).map_err(|_| Unreadable::NotX509)?;
+        // One extension is read, and the others cost as much each: this is done for every device that comes.
+        let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
+        let (_, x509) = parser.parse(der).map_err(|_| Unreadable::NotX509)?;
         let certificate = Self {
             serial: format!("{:x}", x509.serial),
             issuer: x509.issuer().to_string(),
@@ -94,22 +100,21 @@ impl Certificate {
 /// The subjectAltName's URN (RFC 7254) before the subject's CN of 15 digits.
 fn imei(x509: &X509Certificate<'_>) -> Result<Imei, NoImei> {
     let mut found = Err(NoImei::Absent);
-    for urn in urns(x509) {
-        let imei = Imei::from_urn(urn).map_err(NoImei::BadUrn)?;
-        if found.is_ok_and(|first| first != imei) {
-            return Err(NoImei::Ambiguous);
+    for extension in x509.extensions().iter().filter(|one| one.oid == OID_X509_EXT_SUBJECT_ALT_NAME) {
+        let Ok((_, names)) = SubjectAlternativeName::from_der(extension.value) else { continue };
+        for urn in urns(&names) {
+            let imei = Imei::from_urn(urn).map_err(NoImei::BadUrn)?;
+            if found.is_ok_and(|first| first != imei) {
+                return Err(NoImei::Ambiguous);
+            }
+            found = Ok(imei);
         }
-        found = Ok(imei);
     }
     found.or_else(|absent| common_name(x509).and_then(|name| name.parse().ok()).ok_or(absent))
 }
 
-fn urns<'x>(x509: &'x X509Certificate<'_>) -> impl Iterator<Item = &'x str> {
-    let names = x509.extensions().iter().filter_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
-        _ => None,
-    });
-    names.flatten().filter_map(|name| match name {
+fn urns<'x>(names: &'x SubjectAlternativeName<'_>) -> impl Iterator<Item = &'x str> {
+    names.general_names.iter().filter_map(|name| match name {
         GeneralName::URI(uri) if is_imei_urn(uri) => Some(*uri),
         _ => None,
     })

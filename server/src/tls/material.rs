@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use moorline_config::Mistakes;
 use moorline_protocol::ALPN;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
@@ -16,6 +16,7 @@ use rustls_pemfile::Item;
 
 use super::lists::Lists;
 use super::own;
+use super::provider::provider;
 use super::resumption::Sessions;
 use super::verifier::ClientVerifier;
 use crate::clock::Now;
@@ -67,7 +68,7 @@ impl Material {
     /// Reads all files anew. `sessions` outlives this reading, so that devices resume after a reload.
     pub(super) fn load(settings: &TlsSettings, sessions: &Arc<Sessions>) -> Result<Self, Mistakes> {
         let mut notes = Notes { file: &settings.file, mistakes: None };
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(provider());
         let chain = notes.take("tls.certificate", own_chain(&settings.certificate));
         let key = notes.take("tls.key", private_key(&settings.key));
         let authorities = notes.authorities(&settings.client_ca);
@@ -91,7 +92,7 @@ impl Material {
     /// The same with the revocation lists that the file holds now, and nothing else read anew.
     pub(super) fn with_new_lists(&self, sessions: &Arc<Sessions>, now: Now) -> Result<Self, Mistakes> {
         let settings = &self.settings;
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(provider());
         let renewed = read_lists(settings, &self.authorities, &provider).and_then(|lists| {
             let (own, authorities) = (Arc::clone(&self.own), Arc::clone(&self.authorities));
             Self::assemble(settings, own, authorities, lists, sessions, provider)

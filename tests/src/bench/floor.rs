@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use moorline_server::clock;
-use rustls::crypto::ring;
+use moorline_server::{clock, tls};
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::{ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection};
 
@@ -54,7 +53,7 @@ fn server(pki: &Pki) -> Result<Arc<ServerConfig>, Failure> {
     for authority in certificates(&pki.ca())? {
         roots.add(authority)?;
     }
-    let (provider, own) = (Arc::new(ring::default_provider()), pki.server()?);
+    let (provider, own) = (Arc::new(tls::provider()), pki.server()?);
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
     let mut config = ServerConfig::builder_with_provider(provider)

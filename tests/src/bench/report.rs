@@ -46,7 +46,7 @@ by OpenSSL's `NumTickets`); `python` is `tests/classic/server.py`, a thread for 
 ";
 
 const REMARK: &str = "
-Of an arrival most is TLS alone, which ring computes, and of the rest most is the kernel's: \"Where it goes\", below. A heartbeat is a
+Of an arrival most is TLS alone, and of the rest most is the kernel's: \"Where it goes\", below. A heartbeat is a
 read, a write and a share of an `epoll_wait`; the write, with what the kernel does for the receiver in it, is half of it.
 
 ";
