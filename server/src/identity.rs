@@ -3,6 +3,8 @@
 use std::fmt::{self, Write as _};
 
 use moorline_protocol::{Imei, ImeiError};
+use x509_parser::asn1_rs::{Any, Sequence};
+use x509_parser::certificate::Validity;
 use x509_parser::nom::Parser as _;
 use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
 use x509_parser::prelude::{
@@ -81,6 +83,18 @@ impl Certificate {
         }
     }
 
+    /// The last moment that a certificate of X.509 v3 is valid, UTC seconds since 1970, read from its DER without the rest
+    /// (RFC 5280 section 4.1); `None`: it is none.
+    pub(crate) fn not_after_s(der: &[u8]) -> Option<i64> {
+        let (_, certificate) = Sequence::from_der(der).ok()?;
+        let (_, signed) = Sequence::from_der(&certificate.content).ok()?;
+        // Version, serial number, algorithm and issuer come first.
+        let skip = |rest, _| Any::from_der(rest).map(|(rest, _)| rest);
+        let before_validity = (0..4).try_fold(signed.content.as_ref(), skip).ok()?;
+        let (_, validity) = Validity::from_der(before_validity).ok()?;
+        Some(validity.not_after.timestamp())
+    }
+
     /// Adds to a line of the log what a person needs to find the certificate.
     pub(crate) fn describe(&self, line: &mut String) {
         let _ = write!(line, " (subject {}, serial {}", quoted(&self.subject), quoted(&self.serial));
@@ -139,7 +153,7 @@ pub(crate) fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType, date_time_ymd};
 
     use super::*;
 
@@ -182,6 +196,19 @@ mod tests {
     fn two_imeis_are_ambiguous() {
         assert_eq!(certificate("pump 7", &[URN, OTHER]).imei, Err(NoImei::Ambiguous));
         assert!(certificate("pump 7", &[URN, URN]).imei.is_ok());
+    }
+
+    #[test]
+    fn end_is_read_without_the_rest() {
+        let mut params = CertificateParams::default();
+        params.not_after = date_time_ymd(2031, 5, 17);
+        let signed = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let whole = Certificate::read(signed.der()).unwrap().not_after_ms;
+        assert_eq!(Certificate::not_after_s(signed.der()), Some(1_936_742_400));
+        assert_eq!(whole, 1_936_742_400_000);
+        for len in [0, 1, 4, 20, 80] {
+            assert_eq!(Certificate::not_after_s(&signed.der()[..len]), None, "{len}");
+        }
     }
 
     #[test]

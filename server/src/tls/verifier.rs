@@ -135,17 +135,15 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.verify(end_entity, intermediates, now);
-        let certificate = Certificate::read(end_entity);
-        match (&verified, certificate) {
-            (Err(_), certificate) => drop(REFUSED.replace(Some(certificate))),
-            (Ok(_), Ok(certificate)) => drop(resumption::exchange(Some(Origin {
+        if verified.is_err() {
+            REFUSED.set(Some(Certificate::read(end_entity)));
+        } else if let Some(not_after_s) = Certificate::not_after_s(end_entity) {
+            resumption::exchange(Some(Origin {
                 full_handshake_s: now.as_secs(),
-                not_after_s: u64::try_from(certificate.not_after_ms / 1000).unwrap_or(0),
+                not_after_s: u64::try_from(not_after_s).unwrap_or(0),
                 // What stands between a device and its CA may end before the device's certificate does.
                 verifier: intermediates.is_empty().then_some(self.id),
-            }))),
-            // rustls takes no certificate that cannot be read.
-            (Ok(_), Err(_)) => {}
+            }));
         }
         verified
     }
