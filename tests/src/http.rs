@@ -72,20 +72,22 @@ impl Operators {
         what: &str,
         mut pick: impl FnMut(&Value) -> Option<T>,
     ) -> Result<T, Failure> {
-        // HTTP brings no event to wait for, so the channel that nobody sends on keeps the pace.
-        let (_silent, pace) = mpsc::channel::<()>();
-        let mut last = String::from("no answer");
-        for _ in 0..patience.as_millis() / PACE.as_millis() {
-            match self.json(path) {
-                Ok(value) => match pick(&value) {
-                    Some(found) => return Ok(found),
-                    None => last = format!("{value:#}"),
-                },
-                Err(failure) => last = failure.to_string(),
-            }
-            let _ = pace.recv_timeout(PACE);
-        }
-        Err(Failure::new(format!("{path} does not show {what}; last seen: {last}")))
+        wait(patience, &format!("{path} does not show {what}"), || {
+            let value = self.json(path).map_err(|failure| failure.to_string())?;
+            pick(&value).ok_or_else(|| format!("{value:#}"))
+        })
+    }
+
+    /// Waits until a page's text has this line.
+    ///
+    /// # Errors
+    /// It has not within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait_line(self, path: &str, line: &str) -> Result<(), Failure> {
+        wait(PATIENCE, &format!("{path} does not have {line:?}"), || {
+            let text = self.text(path).map_err(|failure| failure.to_string())?;
+            if text.lines().any(|one| one == line) { Ok(()) } else { Err(text) }
+        })
     }
 
     /// Sends what changes something; the answer, whether it was done or not.
@@ -107,16 +109,11 @@ impl Operators {
     /// It was not within [`PATIENCE`].
     #[track_caller]
     pub fn wait_refused(self, path: &str, is_it: impl Fn(&str) -> bool) -> Result<String, Failure> {
-        let (_silent, pace) = mpsc::channel::<()>();
-        for _ in 0..PATIENCE.as_millis() / PACE.as_millis() {
-            let answer = self.send("GET", path, None)?;
+        wait(PATIENCE, &format!("{path} is not refused for that"), || {
+            let answer = self.send("GET", path, None).map_err(|failure| failure.to_string())?;
             let text = answer["reasons"].to_string();
-            if is_it(&text) {
-                return Ok(text);
-            }
-            let _ = pace.recv_timeout(PACE);
-        }
-        Err(Failure::new(format!("{path} is not refused for that")))
+            if is_it(&text) { Ok(text) } else { Err(text) }
+        })
     }
 
     /// What the list of devices says of one; `null` when it is not in it.
@@ -177,4 +174,24 @@ impl Operators {
 
 fn find_device<'l>(list: &'l Value, imei: &str) -> Option<&'l Value> {
     list["devices"].as_array()?.iter().find(|device| device["imei"] == imei)
+}
+
+/// Looks again and again until there is something; `else_what` says that there was not, before what was seen last. HTTP brings no
+/// event to wait for, so a channel that nobody sends on keeps the pace.
+#[track_caller]
+fn wait<T>(
+    patience: Duration,
+    else_what: &str,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> Result<T, Failure> {
+    let (_silent, pace) = mpsc::channel::<()>();
+    let mut last = String::from("no answer");
+    for _ in 0..patience.as_millis() / PACE.as_millis() {
+        match look() {
+            Ok(found) => return Ok(found),
+            Err(seen) => last = seen,
+        }
+        let _ = pace.recv_timeout(PACE);
+    }
+    Err(Failure::new(format!("{else_what}; last seen: {last}")))
 }
