@@ -105,9 +105,8 @@ pub(crate) async fn serve(
             if !shaken.device.resumed {
                 shaken.cost.into_iter().for_each(|cost| link.capacity.note(cost));
             }
-            let homes = Arc::clone(&link);
-            let connection = Connection::new(socket, address, shaken, link, seat, exit);
-            homes.homes.settle(move || live(connection, address, id));
+            let connection = Connection::new(socket, address, shaken, Arc::clone(&link), seat, exit);
+            link.homes.settle(move || live(connection, address, id));
         }
         Err(Failure::Refused { refusal, resumed }) => {
             link.metrics.not_shaken(refusal.reason, resumed, seconds);
