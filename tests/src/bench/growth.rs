@@ -13,6 +13,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// What a server sets up once is there after so many.
 const WARM_UP: usize = 20;
 
+/// How many heartbeats are sent without a pause: about a second's work, for the kernel counts in ticks of 10 ms.
+const FLAT_OUT: usize = 100_000;
+
 /// How it grew.
 #[derive(Clone, Debug)]
 pub struct Growth {
@@ -45,6 +48,10 @@ pub struct Step {
     pub rate: u32,
     /// How the answers came.
     pub beats: Beats,
+    /// Processor time of each heartbeat where all who came last send one without a pause, again and again.
+    pub flat_out: Duration,
+    /// How many are answered in a second then.
+    pub flat_out_rate: u32,
 }
 
 /// Brings `sizes` devices in, one size after the other, and measures at each; then all go, and return.
@@ -80,6 +87,7 @@ pub fn grow(
         let resident = subject.usage()?.resident.saturating_sub(empty.resident);
         let rate = (sessions as u32 / 2).clamp(200, 5_000);
         let (beats, heartbeat) = heartbeats(&subject, &mut crowds, rate, beats)?;
+        let (flat_out, flat_out_rate) = as_many_as_can_be(&subject, &mut crowds)?;
         steps.push(Step {
             sessions,
             bytes_each: resident / sessions as u64,
@@ -89,6 +97,8 @@ pub fn grow(
             heartbeat,
             rate,
             beats,
+            flat_out,
+            flat_out_rate,
         });
         before = sessions;
     }
@@ -139,6 +149,20 @@ fn heartbeats(
     expect_none_lost(&beats)?;
     let cost = (subject.usage()?.processor - before) / (beats.delays.len().max(1) as u32);
     Ok((beats, cost))
+}
+
+/// The same, but all send one without a pause, and again when all are answered; how many that makes in a second.
+fn as_many_as_can_be(subject: &Subject, crowds: &mut [Crowd]) -> Result<(Duration, u32), Failure> {
+    let Some(crowd) = crowds.last_mut() else { return Err(Failure::new("nobody is there")) };
+    let rounds = FLAT_OUT.div_ceil(crowd.len());
+    let (took, cost, _) = measured(subject, rounds * crowd.len(), || {
+        (0..rounds).try_fold(Duration::ZERO, |took, _| {
+            let beats = crowd.beat_once()?;
+            expect_none_lost(&beats)?;
+            Ok(took + beats.took)
+        })
+    })?;
+    Ok((cost, ((rounds * crowd.len()) as f64 / took.as_secs_f64()) as u32))
 }
 
 /// What `work` comes to, and the subject's processor time for each of `count`, all of it and in the kernel.
