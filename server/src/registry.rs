@@ -43,7 +43,7 @@ use crate::store::{Device, Ended, Event, Fleet, Kind, LastSession, Queue, Report
 pub use certificates::ByRemaining;
 pub use decisions::Outdated;
 use decisions::marks;
-pub use elsewhere::node_of;
+pub use elsewhere::{back, node_of};
 use epoch::Epoch;
 use lineage::Lineage;
 pub use listing::{Counts, Earlier, Filter, Page, Shown, Standing};

@@ -11,6 +11,8 @@ use ring::digest::{SHA256, digest};
 use super::nats::{Message, Nats, NatsError, Stored};
 use super::rows::{Rows, Write};
 use super::wire::{self, Row};
+use crate::clock;
+use crate::registry;
 use crate::store::{Batch, Device, Event, Settings};
 
 /// How often what is outdated is looked up and tried again at once, before it waits as what failed does.
@@ -77,6 +79,13 @@ impl Publisher {
             if wanted.is_empty() {
                 return Ok(());
             }
+            // The word that it was lost makes way for the row, so nobody else finds it any more who would tell this.
+            let back: Vec<Event> = {
+                let rows = self.rows();
+                let back = wanted.iter().filter(|(device, ..)| rows.comes_back(device));
+                back.map(|(device, ..)| registry::back(device, clock::now())).collect()
+            };
+            self.tell(&back).await?;
             let messages = wanted.iter().map(|(device, row, revision)| {
                 Nats::row(&format!("device.{}", device.imei), wire::write_device(row), *revision)
             });

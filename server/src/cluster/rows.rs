@@ -107,10 +107,9 @@ impl Rows {
             return Write::Not;
         }
         let same = session == device.session.id;
-        let returns = same && ended && device.session.ended.is_none();
         Write::Over {
             revision,
-            returned: if returns {
+            returned: if self.comes_back(device) {
                 revision
             } else if same {
                 self.returned(device.imei, session)
@@ -118,6 +117,12 @@ impl Rows {
                 0
             },
         }
+    }
+
+    /// Whether what this node has to say brings a session back that the bucket says is lost.
+    pub(super) fn comes_back(&self, device: &Device) -> bool {
+        let is_lost = |seen: &Seen| seen.session == device.session.id && seen.ended;
+        device.session.ended.is_none() && self.devices.get(&device.imei).is_some_and(is_lost)
     }
 
     /// Whether the device's latest session is, or was, this node's, as far as is known.
@@ -232,8 +237,10 @@ mod tests {
         };
         let mut lost = rows(own(1), true, 9, 0);
         assert_eq!(lost.next(&device(own(1), false)), Write::Over { revision: 9, returned: 9 });
+        assert!(lost.comes_back(&device(own(1), false)) && !lost.comes_back(&device(own(1), true)));
         assert_eq!(lost.name(&event(true), String::new), format!("end-{}", own(1)));
         let mut back = rows(own(1), false, 10, 9);
+        assert!(!back.comes_back(&device(own(1), false)), "its row says so");
         assert_eq!(back.next(&device(own(1), true)), Write::Over { revision: 10, returned: 9 });
         assert_eq!(back.name(&event(true), String::new), format!("end-{}-9", own(1)));
         // That it is back is one thing, before and after its row says so; when it ends in between, that is told as well.

@@ -150,11 +150,16 @@ impl Registry {
 
     /// Others took the session for lost, and it stands.
     fn tell_back(&self, entry: &Entry, now: Now) {
-        let text = "its session stood while its node was not heard".to_owned();
-        let event = event_of(&entry.device, Kind::Online, Some((NODE_BACK.into(), text)), now);
-        self.queue.put_event(Event { session_id: Some(entry.device.session.id), ..event });
+        self.queue.put_event(back(&entry.device, now));
         self.queue.put_device(entry.device.clone());
     }
+}
+
+/// What is told of a session that others took for lost and that stands.
+pub fn back(device: &Device, now: Now) -> Event {
+    let text = "its session stood while its node was not heard".to_owned();
+    let event = event_of(device, Kind::Online, Some((NODE_BACK.into(), text)), now);
+    Event { session_id: Some(device.session.id), ..event }
 }
 
 impl State {
