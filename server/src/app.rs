@@ -24,7 +24,7 @@ use crate::admin::{self, Doors, Feed, Operators, Readiness};
 use crate::capacity::Capacity;
 use crate::clock;
 use crate::config::{Config, cores};
-use crate::connection::Link;
+use crate::connection::{self, Link};
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::ports::{Ports, SocketFile};
@@ -127,7 +127,7 @@ impl App {
             seats: Seats::new(capacity, metrics),
             proxies: config.proxies.clone(),
             refusals: Refusals::default(),
-            homes: threads.homes(),
+            homes: threads.homes(connection::live),
         });
         // Before operators can ask what it counts.
         tokio::spawn(certificates::watch(Arc::clone(&link)));

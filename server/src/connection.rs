@@ -73,7 +73,7 @@ pub struct Link {
     /// Who was refused, said without flooding the log.
     pub refusals: Refusals,
     /// Where sessions live once hands are shaken.
-    pub homes: Homes,
+    pub homes: Homes<Newcomer>,
 }
 
 impl Link {
@@ -105,8 +105,8 @@ pub(crate) async fn serve(
             if !shaken.device.resumed {
                 shaken.cost.into_iter().for_each(|cost| link.capacity.note(cost));
             }
-            let connection = Connection::new(socket, address, shaken, Arc::clone(&link), seat, exit);
-            link.homes.settle(move || live(connection, address, id));
+            let newcomer = Newcomer { socket, address, id, shaken, link: Arc::clone(&link), seat, exit };
+            link.homes.settle(newcomer);
         }
         Err(Failure::Refused { refusal, resumed }) => {
             link.metrics.not_shaken(refusal.reason, resumed, seconds);
@@ -122,13 +122,27 @@ pub(crate) async fn serve(
     }
 }
 
+/// A device that has shaken hands, on its way to the thread that its session is to live on.
+pub struct Newcomer {
+    socket: TcpStream,
+    address: SocketAddr,
+    id: ConnectionId,
+    shaken: Shaken,
+    link: Arc<Link>,
+    seat: Seat,
+    exit: Arc<Exit>,
+}
+
 /// Leaves a connection to a task of its own, on the thread that this is called on.
-fn live(connection: Connection, address: SocketAddr, id: ConnectionId) {
-    let mut connection = match connection.moved_here() {
-        Ok(connection) => connection,
+pub(crate) fn live(newcomer: Newcomer) {
+    let Newcomer { socket, address, id, shaken, link, seat, exit } = newcomer;
+    let socket = match cared_for_here(socket) {
+        Ok(socket) => socket,
         // As when the kernel has no memory; the device comes again by itself.
         Err(fault) => return log::about_now(id, || warn!(%address, "a connection was lost: {fault}")),
     };
+    let begin = || Connection::new(socket, address, shaken, link, seat, exit);
+    let mut connection = log::about_now(id, begin);
     // A block that captures, and no function that takes: a future keeps an argument and what it is moved to.
     tokio::spawn(log::about(id, async move {
         if let Some(cause) = connection.run().await {
@@ -136,6 +150,11 @@ fn live(connection: Connection, address: SocketAddr, id: ConnectionId) {
             Box::pin(connection.take_leave(cause)).await;
         }
     }));
+}
+
+/// The same socket, in the care of this thread and no longer of the one that shook hands.
+fn cared_for_here(socket: TcpStream) -> io::Result<TcpStream> {
+    TcpStream::from_std(socket.into_std()?)
 }
 
 /// What a connection waits for.
@@ -177,7 +196,6 @@ impl Connection {
         exit: Arc<Exit>,
     ) -> Self {
         let Shaken { tls, device, rest, plaintext, closed, unsent, cost: _ } = shaken;
-        let rest = kept(&rest);
         let now = clock::now();
         let conversation = Conversation::new(device, address, link, seat, exit, now);
         let mut connection = Self { socket, tls, rest, unsent: None, conversation };
@@ -190,12 +208,6 @@ impl Connection {
             connection.send(scratch);
         });
         connection
-    }
-
-    /// The same, with its socket in the care of this thread.
-    fn moved_here(self) -> io::Result<Self> {
-        let socket = self.socket.into_std()?;
-        Ok(Self { socket: TcpStream::from_std(socket)?, ..self })
     }
 
     /// Until the session ends; with the cause for which leave is to be taken, if there is anybody left to take it of.

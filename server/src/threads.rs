@@ -5,7 +5,7 @@
 //! other to share what there is to do cost a heartbeat a third more than one that does it at once.
 //!
 //! To be woken for each session that comes would cost a thread, and the handshakes beside it, some 20 µs each time. So it takes in
-//! together whoever came within [`GATHERING`]; a device that speaks again sooner is heard a moment later.
+//! together whoever came within [`GATHERING`]; a device waits as long for its Welcome then.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,11 +20,11 @@ use tokio::time::{MissedTickBehavior, interval};
 /// For operators: one that is busy must not keep another waiting.
 const OPERATORS: usize = 2;
 
+/// How many are taken in before others on the thread have their turn.
+const AT_A_TIME: usize = 64;
+
 /// How long newcomers may wait for others.
 const GATHERING: Duration = Duration::from_millis(5);
-
-/// Brings a session to life on the thread that calls it.
-type Newcomer = Box<dyn FnOnce() + Send>;
 
 /// See the module. Whatever still lives on them ends with the value.
 pub struct Threads {
@@ -41,9 +41,9 @@ struct Apart {
 }
 
 /// The sessions' threads, as whoever has a session to be lived knows them.
-pub struct Homes {
+pub struct Homes<T> {
     /// As many wait as there are descriptors for, and no longer than [`GATHERING`].
-    doors: Vec<UnboundedSender<Newcomer>>,
+    doors: Vec<UnboundedSender<T>>,
     next: AtomicUsize,
 }
 
@@ -60,12 +60,12 @@ impl Threads {
         Ok(Self { sessions, operators: Apart::start("operators", operators)? })
     }
 
-    /// Those for sessions.
+    /// Those for sessions, each of which `live` brings to life on the thread that it is called on.
     #[must_use]
-    pub fn homes(&self) -> Homes {
+    pub fn homes<T: Send + 'static>(&self, live: fn(T)) -> Homes<T> {
         let open = |thread: &Apart| {
             let (door, newcomers) = unbounded_channel();
-            thread.handle.spawn(take_in(newcomers));
+            thread.handle.spawn(take_in(newcomers, live));
             door
         };
         Homes { doors: self.sessions.iter().map(open).collect(), next: AtomicUsize::new(0) }
@@ -78,26 +78,25 @@ impl Threads {
     }
 }
 
-impl Homes {
-    /// Calls `newcomer` soon on the thread where the next session is to live. They are all alike, so each has its turn. At
-    /// the end of the server it is dropped instead.
-    pub(crate) fn settle(&self, newcomer: impl FnOnce() + Send + 'static) {
+impl<T> Homes<T> {
+    /// Brings `newcomer` to life soon, on the thread whose turn it is. At the end of the server it is dropped instead.
+    pub(crate) fn settle(&self, newcomer: T) {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         // There is at least one. What a door that is shut gives back is dropped.
-        let _ = self.doors[turn % self.doors.len()].send(Box::new(newcomer));
+        let _ = self.doors[turn % self.doors.len()].send(newcomer);
     }
 }
 
-async fn take_in(mut newcomers: UnboundedReceiver<Newcomer>) {
+async fn take_in<T>(mut newcomers: UnboundedReceiver<T>, live: fn(T)) {
     let mut gathering = interval(GATHERING);
     gathering.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut come = Vec::new();
     // The first of them finds the interval over, and waits for nobody.
-    while newcomers.recv_many(&mut come, usize::MAX).await > 0 {
-        for newcomer in come.drain(..) {
-            newcomer();
+    while newcomers.recv_many(&mut come, AT_A_TIME).await > 0 {
+        come.drain(..).for_each(live);
+        if newcomers.is_empty() {
+            gathering.tick().await;
         }
-        gathering.tick().await;
     }
 }
 
@@ -123,18 +122,19 @@ impl Drop for Apart {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Sender, channel};
+
+    use tokio::runtime::Id;
 
     use super::*;
 
     #[test]
     fn sessions_are_spread_and_operators_apart() {
         let threads = Threads::start(2).unwrap();
-        let homes = threads.homes();
+        let homes = threads.homes(|tell: Sender<Id>| tell.send(Handle::current().id()).unwrap());
         let (tell, told) = channel();
         let ids = [(); 4].map(|()| {
-            let tell = tell.clone();
-            homes.settle(move || tell.send(Handle::current().id()).unwrap());
+            homes.settle(tell.clone());
             told.recv().unwrap()
         });
         assert_eq!((ids[0], ids[1]), (ids[2], ids[3]));
@@ -145,30 +145,26 @@ mod tests {
     #[test]
     fn whoever_comes_together_is_taken_in_in_order() {
         let threads = Threads::start(1).unwrap();
-        let homes = threads.homes();
+        let homes = threads.homes(|(number, tell): (usize, Sender<usize>)| tell.send(number).unwrap());
         let (tell, told) = channel();
-        for number in 0..100 {
-            let tell = tell.clone();
-            homes.settle(move || tell.send(number).unwrap());
-        }
+        (0..1000).for_each(|number| homes.settle((number, tell.clone())));
         drop(tell);
-        assert!(told.iter().eq(0..100));
+        assert!(told.iter().eq(0..1000));
     }
 
     #[test]
     fn what_lives_on_them_ends_with_them() {
         let threads = Threads::start(1).unwrap();
-        let homes = threads.homes();
-        let (held, ended) = channel::<()>();
-        let waits = held.clone();
-        homes.settle(move || {
+        let homes = threads.homes(|held: Sender<()>| {
             tokio::spawn(async move {
-                let _held = waits;
+                let _held = held;
                 std::future::pending::<()>().await;
             });
         });
+        let (held, ended) = channel();
+        homes.settle(held.clone());
         drop(threads);
-        homes.settle(move || drop(held));
+        homes.settle(held);
         assert!(ended.recv().is_err(), "the task was dropped, and so was whoever came late");
     }
 }

@@ -259,6 +259,12 @@ impl ServerSetup {
         self
     }
 
+    /// Has all its threads allocate from one arena, as its unit does.
+    pub fn one_arena(mut self) -> Self {
+        self.0.environment.push(("MALLOC_ARENA_MAX", "1".into()));
+        self
+    }
+
     /// Has it log these lines, as `MOORLINE_LOG` has them.
     pub fn logging(mut self, filter: &str) -> Self {
         self.0.environment.push(("MOORLINE_LOG", filter.into()));

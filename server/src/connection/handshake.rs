@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::{Link, farewell, scratch};
+use super::{Link, Unfinished, farewell, kept, scratch};
 use crate::client_hello::{self, Progress as Hello};
 use crate::clock;
 use crate::identity::NoImei;
@@ -29,19 +29,19 @@ const MAX_FLIGHT: usize = 32 * 1024;
 /// Type, version and length of a TLS record.
 const RECORD_HEADER: usize = 5;
 
-/// A handshake that succeeded.
+/// A handshake that succeeded, in no more room than it takes: many may wait for the thread of their sessions.
 pub(super) struct Shaken {
     pub(super) tls: Box<Tls>,
     pub(super) device: Box<Device>,
     /// What came behind the handshake and is not a whole record yet.
-    pub(super) rest: Vec<u8>,
+    pub(super) rest: Option<Box<Unfinished>>,
     /// What came behind the handshake, decrypted.
-    pub(super) plaintext: Vec<u8>,
+    pub(super) plaintext: Box<[u8]>,
     /// And with that the device closed its half: it only waits for the answers.
     pub(super) closed: bool,
     /// What the handshake has still to send. The device's first words come along with the end of its part, as a rule: their
     /// answer then goes with this, in one segment and by one system call.
-    pub(super) unsent: Vec<u8>,
+    pub(super) unsent: Box<[u8]>,
     /// The processor time that its steps took, if that was measured.
     pub(super) cost: Option<Duration>,
 }
@@ -67,7 +67,16 @@ pub(super) async fn shake(socket: &TcpStream, address: SocketAddr, link: &Link) 
     let judged = link.tls.judge(&mut tls, clock::now()).map_err(|refusal| (refusal, Rejection::Certificate));
     match judged.and_then(|device| named_well(device, link)) {
         Ok(device) => {
-            Ok(Shaken { tls, device: Box::new(device), rest: incoming, plaintext, closed, unsent, cost })
+            let (plaintext, unsent) = (plaintext.into_boxed_slice(), unsent.into_boxed_slice());
+            Ok(Shaken {
+                tls,
+                device: Box::new(device),
+                rest: kept(&incoming),
+                plaintext,
+                closed,
+                unsent,
+                cost,
+            })
         }
         Err((refusal, rejection)) => {
             let resumed = tls.is_resumed();

@@ -36,7 +36,7 @@ moorline-bench` makes this page and its pictures anew; with `--quick` it takes f
 `target/bench`; `--only PART` tries one part and shows it.
 
 What counts is a server's own processor time (user and kernel, from `/proc/PID/stat`) and its resident memory over what it holds
-when nobody is there (`smaps_rollup`, after 20 devices had come and gone): others may use the machine meanwhile, so times by the
+when nobody is there (`smaps_rollup`, after 20 devices had come and gone; Moorline with one arena for all threads, as its unit has it): others may use the machine meanwhile, so times by the
 clock say less. Each server runs on one core and the devices on another. Each device has a certificate of its own, ECDSA P-256,
 which the server requires; TLS 1.3, X25519 and, since the devices ask for it first,
 TLS13_AES_128_GCM_SHA256. A handshake here is all that a device's arrival costs: accept, TLS, the

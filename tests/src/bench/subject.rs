@@ -102,13 +102,13 @@ impl Subject {
     /// It does not start.
     pub fn with_database(rig: &Rig, database: &Path) -> Result<Self, Failure> {
         let _pinned = Pinned::to(SERVERS_CORE)?;
-        let server = rig.server()?.set("store.path", database.display()).start()?;
+        let server = rig.server()?.one_arena().set("store.path", database.display()).start()?;
         let (kind, address) = (Kind::Moorline { sessions: 16_384 }, server.devices());
         Ok(Self { kind, running: Running::Moorline(Box::new(server)), address })
     }
 
     fn moorline(kind: Kind, rig: &Rig, sessions: u32) -> Result<Self, Failure> {
-        let server = rig.server()?.set_number("tls.sessions", sessions.into()).start()?;
+        let server = rig.server()?.one_arena().set_number("tls.sessions", sessions.into()).start()?;
         let address = server.devices();
         Ok(Self { kind, running: Running::Moorline(Box::new(server)), address })
     }
