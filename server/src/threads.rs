@@ -8,6 +8,7 @@
 //! together whoever came within [`GATHERING`]; a device waits as long for its Welcome then.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -93,7 +94,10 @@ async fn take_in<T>(mut newcomers: UnboundedReceiver<T>, live: fn(T)) {
     let mut come = Vec::new();
     // The first of them finds the interval over, and waits for nobody.
     while newcomers.recv_many(&mut come, AT_A_TIME).await > 0 {
-        come.drain(..).for_each(live);
+        for newcomer in come.drain(..) {
+            // One that panics takes nobody along, as in a task of its own; the panic is told by its hook.
+            drop(catch_unwind(AssertUnwindSafe(|| live(newcomer))));
+        }
         if newcomers.is_empty() {
             gathering.tick().await;
         }
@@ -150,6 +154,16 @@ mod tests {
         (0..1000).for_each(|number| homes.settle((number, tell.clone())));
         drop(tell);
         assert!(told.iter().eq(0..1000));
+    }
+
+    #[test]
+    fn newcomer_that_panics_takes_nobody_along() {
+        let threads = Threads::start(1).unwrap();
+        let homes = threads.homes(|tell: Option<Sender<()>>| tell.unwrap().send(()).unwrap());
+        let (tell, told) = channel();
+        homes.settle(None);
+        homes.settle(Some(tell));
+        assert_eq!(told.recv(), Ok(()));
     }
 
     #[test]
