@@ -195,17 +195,17 @@ impl Connection {
         seat: Seat,
         exit: Arc<Exit>,
     ) -> Self {
-        let Shaken { tls, device, rest, plaintext, closed, unsent, cost: _ } = shaken;
+        let Shaken { tls, device, rest, unsent, cost: _ } = shaken;
         let now = clock::now();
         let conversation = Conversation::new(device, address, link, seat, exit, now);
         let mut connection = Self { socket, tls, rest, unsent: None, conversation };
         scratch::with(|scratch| {
             scratch.records.extend_from_slice(&unsent);
-            connection.conversation.hear(&plaintext, &mut scratch.frames, now);
-            if closed {
-                connection.conversation.closed();
+            // What came behind the handshake is there already.
+            match connection.take(0, scratch, now) {
+                Ok(()) => connection.send(scratch),
+                Err(cause) => connection.conversation.end_by(cause),
             }
-            connection.send(scratch);
         });
         connection
     }
@@ -334,7 +334,8 @@ impl Connection {
         })?;
         let rest = incoming.get(taken..).unwrap_or_default();
         if progress == Progress::PeerClosed {
-            self.conversation.closed();
+            // In good order.
+            self.conversation.end_by(Cause::Closed);
         }
         if rest.len() > MAX_REST {
             return Err(Cause::Lost);
@@ -349,7 +350,7 @@ impl Connection {
         for frame in frames.records(self.conversation.dialect()) {
             if let Err(fault) = self.tls.say(frame, rest_of(&mut self.rest), records) {
                 debug!("TLS failed: {fault}");
-                self.conversation.failed();
+                self.conversation.end_by(Cause::Internal);
             }
         }
         self.write(records);

@@ -2,10 +2,12 @@
 
 mod lists;
 mod material;
+mod open;
 mod operators;
 mod own;
 mod provider;
 mod pump;
+mod records;
 mod refusal;
 mod resumption;
 mod verifier;
@@ -31,10 +33,11 @@ pub use lists::Revoked;
 use material::Material;
 pub use material::TlsSettings;
 pub(crate) use material::certificates;
+pub use open::Tls;
 pub(crate) use operators::{OperatorsTls, operator_config};
 pub use provider::provider;
 use pump::Trusted;
-pub use pump::{Progress, Tls};
+pub use pump::{Progress, Pump};
 pub use refusal::Refusal;
 use resumption::Sessions;
 use watch::{Sight, Watch};
@@ -183,9 +186,9 @@ impl TlsSource {
     ///
     /// # Errors
     /// rustls finds its configuration unusable, which loading it rules out.
-    pub fn accept(&self) -> Result<Tls, Error> {
+    pub fn accept(&self) -> Result<Pump, Error> {
         let material = self.material.load();
-        Tls::new(Arc::clone(&material.config), material.reading)
+        Pump::new(Arc::clone(&material.config), material.reading)
     }
 
     /// Judges a device whose handshake is over. A resumed handshake asked no verifier, so the chain it began with is
@@ -194,7 +197,7 @@ impl TlsSource {
     ///
     /// # Errors
     /// Why the device is refused.
-    pub fn judge(&self, tls: &mut Tls, now: Now) -> Result<Device, Refusal> {
+    pub fn judge(&self, tls: &mut Pump, now: Now) -> Result<Device, Refusal> {
         let chain = tls.peer_certificates().unwrap_or_default();
         let Some(leaf) = chain.first() else {
             return Err(Refusal::new("no_certificate", "the device sent no certificate"));
@@ -211,12 +214,7 @@ impl TlsSource {
             verify(&material, chain, now)?;
         }
         tls.trusted = Trusted { reading: material.reading, until_ms: certificate.not_after_ms };
-        Ok(Device {
-            dialect: if tls.alpn().is_some() { Dialect::Native } else { Dialect::Classic },
-            certificate,
-            version: tls.version(),
-            resumed: tls.is_resumed(),
-        })
+        Ok(Device { dialect: tls.dialect(), certificate, version: tls.version(), resumed: tls.is_resumed() })
     }
 
     /// Whether a device whose session stands may keep it. To be asked with each message: it costs nothing until the files
@@ -230,7 +228,7 @@ impl TlsSource {
         if tls.trusted.reading == material.reading && now.utc_ms <= tls.trusted.until_ms {
             return Ok(());
         }
-        verify(&material, tls.peer_certificates().unwrap_or_default(), now)?;
+        verify(&material, &tls.chain, now)?;
         tls.trusted.reading = material.reading;
         Ok(())
     }

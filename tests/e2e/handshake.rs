@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use moorline_protocol::{DeviceMessage, Imei, ServerMessage, rejection, server_goodbye};
 use moorline_server::clock::{Now, now};
-use moorline_server::tls::{Progress, Tls, TlsSettings, TlsSource};
+use moorline_server::tls::{Progress, Pump, Tls, TlsSettings, TlsSource};
 use moorline_testbed::certs::{DeviceFlaw, Pki, ServerFlaw};
 use moorline_testbed::client::{Client, Settings};
 use moorline_testbed::failure::Failure;
@@ -312,7 +312,7 @@ fn source(pki: &Pki) -> Result<TlsSource, Failure> {
 }
 
 /// Runs a handshake in memory; the device keeps its ticket.
-fn shaken(source: &TlsSource, config: &Arc<ClientConfig>) -> Result<Tls, Failure> {
+fn shaken(source: &TlsSource, config: &Arc<ClientConfig>) -> Result<Pump, Failure> {
     shake::shaken(source, config)?.map_err(|refusal| Failure::new(refusal.text))
 }
 
@@ -326,6 +326,7 @@ fn certificate_that_expired_since_is_refused_to_those_who_resume_and_those_who_s
 
     let mut stays = shaken(&source, &config)?;
     assert!(!source.judge(&mut stays, today).map_err(|refusal| Failure::new(refusal.text))?.resumed);
+    let mut stays = Tls::open(stays)?;
     assert_eq!(source.judge_again(&mut stays, today), Ok(()));
     let mut resumes = shaken(&source, &config)?;
     assert!(source.judge(&mut resumes, today).map_err(|refusal| Failure::new(refusal.text))?.resumed);
@@ -348,26 +349,34 @@ fn mangled(
     mangle: impl Fn(usize, &mut Vec<u8>),
 ) -> Result<(), Failure> {
     let mut client = ClientConnection::new(Arc::clone(config), "localhost".try_into()?)?;
-    let mut server = source.accept()?;
+    let (mut shaking, mut open) = (Some(source.accept()?), None);
     let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
-    for flight in 0..4 {
+    for flight in 0..5 {
         let mut sent = Vec::new();
         while client.wants_write() {
             client.write_tls(&mut sent)?;
         }
         mangle(flight, &mut sent);
         incoming.append(&mut sent);
-        match server.take(&mut incoming, &mut outgoing, |_| ()) {
-            Ok((taken, progress)) => {
-                incoming.drain(..taken);
-                if progress == Progress::Open {
-                    // What the shell does next, with whatever is left.
-                    let _ = source.judge(&mut server, now());
-                    server.say(b"hello", &mut incoming, &mut outgoing)?;
-                    server.close(&mut incoming, &mut outgoing);
-                }
+        // As the shell does, with whatever is left.
+        if let Some(pump) = &mut shaking {
+            let Ok((taken, progress)) = pump.take(&mut incoming, &mut outgoing, |_| ()) else {
+                return Ok(());
+            };
+            incoming.drain(..taken);
+            if progress == Progress::Open {
+                let _ = source.judge(pump, now());
+                open = shaking.take().map(Tls::open).transpose()?;
             }
-            Err(_) => return Ok(()),
+        }
+        if let Some(tls) = &mut open {
+            let Ok((taken, _)) = tls.take(&mut incoming, &mut outgoing, |_| ()) else { return Ok(()) };
+            incoming.drain(..taken);
+            if flight < 3 {
+                tls.say(b"hello", &mut incoming, &mut outgoing)?;
+            } else {
+                tls.close(&mut incoming, &mut outgoing);
+            }
         }
         let mut answer = outgoing.as_slice();
         while !answer.is_empty() && client.read_tls(&mut answer)? > 0 {

@@ -55,7 +55,7 @@ macro_rules! targets {
 
 targets! {
     frames messages classic_requests classic_replies device_session server_session imei at_dialogue at_survey agent_config
-    server_config agent_state table proxy client_hello certificate
+    server_config agent_state table proxy client_hello records certificate
 }
 
 /// What real modems said, where somebody has collected it: each as the answer to whatever is asked.

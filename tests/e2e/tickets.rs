@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use moorline_protocol::Imei;
 use moorline_server::clock::{Now, now};
-use moorline_server::tls::{Device, Progress, Tls, TlsSettings, TlsSource};
+use moorline_server::tls::{Device, Progress, Pump, TlsSettings, TlsSource};
 use moorline_testbed::certs::{Credentials, Pki};
 use moorline_testbed::client::Settings;
 use moorline_testbed::failure::Failure;
@@ -77,7 +77,7 @@ impl Stage {
 }
 
 /// One flight up and its answer down.
-fn shake(client: &mut ClientConnection, server: &mut Tls) -> Result<Progress, Failure> {
+fn shake(client: &mut ClientConnection, server: &mut Pump) -> Result<Progress, Failure> {
     let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
     while client.wants_write() {
         client.write_tls(&mut incoming)?;

@@ -9,6 +9,7 @@ mod entry;
 mod files;
 mod modem;
 mod mutate;
+mod records;
 mod script;
 mod session;
 mod stream;
@@ -89,5 +90,6 @@ pub const TARGETS: &[Target] = &[
     Target::new("table", files::table, files::CELLS, 4096, 64 * KIB),
     Target::new("proxy", entry::proxy, entry::PROXY, 4200, 16 * KIB),
     Target::new("client_hello", entry::client_hello, entry::HELLO, 17_000, 16 * KIB),
+    Target::new("records", records::records, records::STEPS, 600, 512 * KIB),
     Target::new("certificate", entry::certificate, entry::DER, 2048, 256 * KIB),
 ];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use moorline_server::tls::{self, Progress, Refusal, Tls, TlsSource};
+use moorline_server::tls::{self, Progress, Pump, Refusal, TlsSource};
 use rustls::{ClientConfig, ClientConnection};
 
 use crate::failure::Failure;
@@ -12,7 +12,7 @@ use crate::rig::SERVER_NAME;
 ///
 /// # Errors
 /// The device does not go on with it.
-pub fn shaken(source: &TlsSource, config: &Arc<ClientConfig>) -> Result<Result<Tls, Refusal>, Failure> {
+pub fn shaken(source: &TlsSource, config: &Arc<ClientConfig>) -> Result<Result<Pump, Refusal>, Failure> {
     let mut client = ClientConnection::new(Arc::clone(config), SERVER_NAME.try_into()?)?;
     let mut server = source.accept()?;
     let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());

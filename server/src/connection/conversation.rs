@@ -62,7 +62,8 @@ impl Conversation {
         SocketAddr::new(self.ip, self.port)
     }
 
-    fn end_by(&mut self, cause: Cause) {
+    /// It is over without a word of the session's. The first cause counts.
+    pub(super) fn end_by(&mut self, cause: Cause) {
         self.ended.get_or_insert_with(|| Box::new(cause));
     }
 
@@ -77,16 +78,6 @@ impl Conversation {
 
     pub(super) fn end(&mut self, cause: Cause, retry_after: Duration) {
         self.session.end(cause, retry_after);
-    }
-
-    /// The device closed TLS in good order.
-    pub(super) fn closed(&mut self) {
-        self.end_by(Cause::Closed);
-    }
-
-    /// TLS does not take what is to be said.
-    pub(super) fn failed(&mut self) {
-        self.end_by(Cause::Internal);
     }
 
     pub(super) fn on_timeout(&mut self, now: Now) {

@@ -16,7 +16,7 @@ use crate::client_hello::{self, Progress as Hello};
 use crate::clock;
 use crate::identity::NoImei;
 use crate::session::{Binding, Cause, Dialect, MAX_TRANSMIT, Rejection, Session};
-use crate::tls::{self, Device, Progress, Refusal, Tls};
+use crate::tls::{self, Device, Progress, Pump, Refusal, Tls};
 use crate::turns::{Overload, Turn};
 
 /// From accept to a complete ClientHello.
@@ -33,12 +33,8 @@ const RECORD_HEADER: usize = 5;
 pub(super) struct Shaken {
     pub(super) tls: Box<Tls>,
     pub(super) device: Box<Device>,
-    /// What came behind the handshake and is not a whole record yet.
+    /// What came behind the handshake, as it came.
     pub(super) rest: Option<Box<Unfinished>>,
-    /// What came behind the handshake, decrypted.
-    pub(super) plaintext: Box<[u8]>,
-    /// And with that the device closed its half: it only waits for the answers.
-    pub(super) closed: bool,
     /// What the handshake has still to send. The device's first words come along with the end of its part, as a rule: their
     /// answer then goes with this, in one segment and by one system call.
     pub(super) unsent: Box<[u8]>,
@@ -59,28 +55,19 @@ pub(super) async fn shake(socket: &TcpStream, address: SocketAddr, link: &Link) 
     let mut incoming = hello.unwrap_or_else(|_| Err(slow("no complete ClientHello came within 10 s")))?;
     let turn = begin(socket, address, link, &mut incoming).await?;
     let _begun = link.metrics.tables().handshake_begun();
-    let tls = link.tls.accept().map_err(|fault| refused("internal", fault.to_string()))?;
-    let mut tls = Box::new(tls);
-    let mut plaintext = Vec::new();
-    let Finished { closed, cost, unsent } =
-        finish(socket, link, turn, &mut tls, &mut incoming, &mut plaintext).await?;
-    let judged = link.tls.judge(&mut tls, clock::now()).map_err(|refusal| (refusal, Rejection::Certificate));
+    let internal = |fault: rustls::Error| refused("internal", fault.to_string());
+    let mut pump = Box::new(link.tls.accept().map_err(internal)?);
+    let Finished { cost, unsent } = finish(socket, link, turn, &mut pump, &mut incoming).await?;
+    let judged = link.tls.judge(&mut pump, clock::now()).map_err(|refusal| (refusal, Rejection::Certificate));
+    let (resumed, dialect) = (pump.is_resumed(), pump.dialect());
+    let tls = Tls::open(*pump).map_err(internal)?;
     match judged.and_then(|device| named_well(device, link)) {
         Ok(device) => {
-            let (plaintext, unsent) = (plaintext.into_boxed_slice(), unsent.into_boxed_slice());
-            Ok(Shaken {
-                tls,
-                device: Box::new(device),
-                rest: kept(&incoming),
-                plaintext,
-                closed,
-                unsent,
-                cost,
-            })
+            let (tls, device) = (Box::new(tls), Box::new(device));
+            Ok(Shaken { tls, device, rest: kept(&incoming), unsent: unsent.into_boxed_slice(), cost })
         }
         Err((refusal, rejection)) => {
-            let resumed = tls.is_resumed();
-            turn_away(socket, link, &mut tls, &mut incoming, unsent, rejection).await;
+            turn_away(socket, link, tls, dialect, unsent, rejection).await;
             Err(Failure::Refused { refusal, resumed })
         }
     }
@@ -125,19 +112,17 @@ async fn begin(
 
 /// How the steps of a handshake ended.
 struct Finished {
-    closed: bool,
     cost: Option<Duration>,
     unsent: Vec<u8>,
 }
 
-/// Goes on from the ClientHello to the end of the handshake; what came behind it is added to `plaintext`.
+/// Goes on from the ClientHello to the end of the handshake; what came behind it is left in `incoming`.
 async fn finish(
     socket: &TcpStream,
     link: &Link,
     first: Turn,
-    tls: &mut Tls,
+    pump: &mut Pump,
     incoming: &mut Vec<u8>,
-    plaintext: &mut Vec<u8>,
 ) -> Result<Finished, Failure> {
     let mut until = after(HANDSHAKE);
     let mut cost = link.capacity.is_measured_now().then_some(Duration::ZERO);
@@ -151,17 +136,15 @@ async fn finish(
             };
             until += clock::now().instant.saturating_duration_since(asked);
             let before = cost.map(|_| clock::processor());
-            let step = step(tls, incoming, plaintext);
+            let step = step(pump, incoming);
             if let (Some(cost), Some(before)) = (&mut cost, before) {
                 *cost += clock::processor().saturating_sub(before);
             }
             step
         };
         match progress {
-            Ok(Progress::PeerClosed) if tls.is_handshaking() => return Err(Failure::Gone { quiet: false }),
-            Ok(over @ (Progress::Open | Progress::PeerClosed)) => {
-                return Ok(Finished { closed: over == Progress::PeerClosed, cost, unsent: outgoing });
-            }
+            Ok(Progress::Open) => return Ok(Finished { cost, unsent: outgoing }),
+            Ok(Progress::PeerClosed) => return Err(Failure::Gone { quiet: false }),
             Ok(Progress::Handshaking) | Err(_) => {}
         }
         link.metrics.bytes_sent(outgoing.len());
@@ -176,13 +159,10 @@ async fn finish(
 }
 
 /// One synchronous step: what has to go out, and where that leads.
-fn step(
-    tls: &mut Tls,
-    incoming: &mut Vec<u8>,
-    plaintext: &mut Vec<u8>,
-) -> (Vec<u8>, Result<Progress, Refusal>) {
+fn step(pump: &mut Pump, incoming: &mut Vec<u8>) -> (Vec<u8>, Result<Progress, Refusal>) {
     let mut outgoing = Vec::new();
-    let taken = tls.take(incoming, &mut outgoing, |said| plaintext.extend_from_slice(said));
+    // Nothing is said before it is over.
+    let taken = pump.take(incoming, &mut outgoing, |_| {});
     let progress = taken.map_err(|error| tls::explain(&error)).map(|(taken, progress)| {
         incoming.drain(..taken);
         progress
@@ -255,12 +235,11 @@ fn named_well(device: Device, link: &Link) -> Result<Device, (Refusal, Rejection
 async fn turn_away(
     socket: &TcpStream,
     link: &Link,
-    tls: &mut Tls,
-    rest: &mut [u8],
+    mut tls: Tls,
+    dialect: Dialect,
     mut records: Vec<u8>,
     rejection: Rejection,
 ) {
-    let dialect = if tls.alpn().is_some() { Dialect::Native } else { Dialect::Classic };
     let now = clock::now();
     let mut session = Session::new(dialect, None, link.policy.load_full(), now);
     match dialect {
@@ -269,10 +248,10 @@ async fn turn_away(
     }
     let mut frame = [0; MAX_TRANSMIT];
     if let Some(len) = session.poll_transmit(&mut frame, now) {
-        let said = tls.say(frame.get(..len).unwrap_or_default(), rest, &mut records);
+        let said = tls.say(frame.get(..len).unwrap_or_default(), &mut [], &mut records);
         said.unwrap_or_else(|fault| debug!("TLS failed: {fault}"));
     }
-    tls.close(rest, &mut records);
+    tls.close(&mut [], &mut records);
     link.metrics.bytes_sent(records.len());
     // It goes in any case.
     let _ = farewell::write_all(socket, &records).await;

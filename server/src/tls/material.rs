@@ -272,6 +272,8 @@ fn server_config(
     // One ticket is what one reconnect takes; it comes with its successor.
     config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
+    // For `records`, which goes on where the handshake ends.
+    config.enable_secret_extraction = true;
     Ok(config)
 }
 

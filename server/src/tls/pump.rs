@@ -1,25 +1,27 @@
-//! rustls's unbuffered server connection, driven over byte slices. The one file that knows that interface: rustls's next
-//! major version drops it (docs/decisions/0002).
-//!
-//! ```text
-//!   socket ── records ──► Tls::take ──► plaintext, handed to a closure
-//!   socket ◄─ records ─── out ◄── Tls::say ◄── plaintext
-//! ```
+//! rustls's unbuffered server connection, driven over byte slices: every handshake, and TLS 1.2 beyond it. The one file that
+//! knows that interface: rustls's next major version drops it (docs/decisions/0002).
 
 use std::sync::Arc;
 
+use rustls::kernel::KernelConnection;
 use rustls::pki_types::CertificateDer;
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
-use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{Error, ExtractedSecrets, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use super::resumption::{self, Origin};
+use crate::session::Dialect;
+
+/// Type, version and length of a TLS record.
+const HEADER: usize = 5;
 
 /// One TLS connection, without a buffer of its own beyond what rustls keeps.
-pub struct Tls {
+pub struct Pump {
     connection: UnbufferedServerConnection,
+    /// How much of what was left the last time rustls has seen: it is the beginning of a message of the handshake.
+    seen: usize,
     /// close_notify is out. rustls takes it for its last alert, and panics when bytes that come behind ask for another.
     closed: bool,
     pub(super) trusted: Trusted,
@@ -36,7 +38,7 @@ pub(super) struct Trusted {
     pub(super) until_ms: i64,
 }
 
-/// Where a connection stands after [`Tls::take`].
+/// Where a connection stands after [`Pump::take`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The peer has to go on with the handshake.
@@ -47,15 +49,22 @@ pub enum Progress {
     PeerClosed,
 }
 
-impl Tls {
+impl Pump {
     /// A connection that waits for its ClientHello.
     pub(super) fn new(config: Arc<ServerConfig>, reading: u64) -> Result<Self, Error> {
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Self { connection, closed: false, trusted: Trusted { reading, until_ms: i64::MIN }, origin: None })
+        Ok(Self {
+            connection,
+            seen: 0,
+            closed: false,
+            trusted: Trusted { reading, until_ms: i64::MIN },
+            origin: None,
+        })
     }
 
     /// Takes whole records off the front of `incoming`, hands what they say to `hear`, and appends what has to be sent to
-    /// `out`. Returns how many bytes were taken; the rest is a record that is not finished.
+    /// `out`. Returns how many bytes were taken; the rest is a record that is not finished, or what stands behind the handshake
+    /// in the moment that it ends: what is said from there on may be heard by another.
     ///
     /// # Errors
     /// The peer broke TLS or was refused: `out` then ends with the alert that tells it why.
@@ -80,9 +89,11 @@ impl Tls {
         if self.closed {
             return Ok((incoming.len(), Progress::PeerClosed));
         }
+        // One record more at a time until the handshake is over: what stands behind it may be another's to read.
+        let mut shown = if self.is_handshaking() { self.seen } else { incoming.len() };
         let mut taken = 0;
         loop {
-            let rest = incoming.get_mut(taken..).unwrap_or_default();
+            let rest = incoming.get_mut(taken..shown).unwrap_or_default();
             let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(rest);
             let progress = match state {
                 Err(fault) => {
@@ -112,7 +123,12 @@ impl Tls {
                 Ok(_) => return Err(Error::General("an unexpected state of the connection".into())),
             };
             taken += discard;
-            if let Some(progress) = progress {
+            if progress == Some(Progress::Handshaking)
+                && let Some(record) = first_record(incoming.get(shown..).unwrap_or_default())
+            {
+                shown += record;
+            } else if let Some(progress) = progress {
+                self.seen = shown.saturating_sub(taken);
                 return Ok((taken, progress));
             }
         }
@@ -175,10 +191,10 @@ impl Tls {
         self.origin.and_then(|origin| origin.verifier)
     }
 
-    /// The ALPN name agreed on.
+    /// What is spoken inside: older fleets name no protocol (ALPN).
     #[must_use]
-    pub fn alpn(&self) -> Option<&[u8]> {
-        self.connection.alpn_protocol()
+    pub fn dialect(&self) -> Dialect {
+        if self.connection.alpn_protocol().is_some() { Dialect::Native } else { Dialect::Classic }
     }
 
     /// `1.3` or `1.2`.
@@ -188,6 +204,20 @@ impl Tls {
             Some(ProtocolVersion::TLSv1_2) => "1.2",
             _ => "1.3",
         }
+    }
+
+    pub(super) fn is_tls13(&self) -> bool {
+        self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
+    }
+
+    /// What protects the records from here on, and who knows the keys that come after.
+    ///
+    /// # Errors
+    /// The handshake is not over, or something of it is not sent.
+    pub(super) fn into_keys(
+        self,
+    ) -> Result<(ExtractedSecrets, KernelConnection<ServerConnectionData>), Error> {
+        self.connection.dangerous_into_kernel_connection()
     }
 
     /// Appends the alert that rustls has ready after a fault. As long as there is something to send it looks at nothing
@@ -204,6 +234,13 @@ impl Tls {
             }
         }
     }
+}
+
+/// The length of the first record, if it is all there.
+fn first_record(bytes: &[u8]) -> Option<usize> {
+    let (header, behind) = bytes.split_first_chunk::<HEADER>()?;
+    let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+    (behind.len() >= length).then_some(HEADER + length)
 }
 
 /// What a write into a slice came to, where it was not done.

@@ -1,0 +1,3 @@
+#![no_main]
+
+moorline_fuzz::hostile!("records");
