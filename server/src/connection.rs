@@ -38,7 +38,7 @@ use crate::refusals::Refusals;
 use crate::registry::Registry;
 use crate::seats::{Seat, Seats};
 use crate::session::{Cause, Policy};
-use crate::threads::Homes;
+use crate::threads::{self, Homes};
 use crate::tls::{Progress, Tls, TlsSource};
 use crate::turns::Turns;
 use conversation::Conversation;
@@ -233,7 +233,7 @@ impl Connection {
     }
 
     /// The next thing that happens. By hand and not by `select!`, whose futures every session would keep room for.
-    fn poll_due(&self, alarm: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<Due> {
+    fn poll_due(&mut self, alarm: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<Due> {
         if let Poll::Ready(order) = self.conversation.poll_ordered(context) {
             return Poll::Ready(Due::Order(order));
         }
@@ -256,6 +256,7 @@ impl Connection {
                 self.speak();
             }
             Due::Socket(ready) => {
+                threads::worked();
                 ready.map_err(|_| Cause::Lost)?;
                 if self.unsent.is_none() { self.read()? } else { self.flush()? }
             }

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -10,7 +11,12 @@ use crate::session::Cause;
 
 /// One per connection, shared with whoever may end it.
 #[derive(Debug, Default)]
-pub struct Exit(Mutex<State>);
+pub struct Exit {
+    /// Whether an order was given. It is looked at with each heartbeat, when it has long left the processor's caches: a lock would
+    /// have everything wait for it.
+    given: AtomicBool,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -35,6 +41,7 @@ impl Exit {
         let waiting = {
             let mut state = self.lock();
             state.order.get_or_insert_with(|| Box::new(Order { cause, retry_after }));
+            self.given.store(true, Ordering::Release);
             mem::take(&mut state.waiting)
         };
         // Not under the lock: the task may run at once, and look.
@@ -51,6 +58,11 @@ impl Exit {
         poll_fn(|context| self.poll_ordered(context)).await
     }
 
+    /// Whether there is an order by now, for a task that is woken when it comes.
+    pub(crate) fn is_given(&self) -> bool {
+        self.given.load(Ordering::Acquire)
+    }
+
     /// The order; the task that asked last is woken when it comes.
     pub(crate) fn poll_ordered(&self, context: &Context<'_>) -> Poll<Order> {
         let mut state = self.lock();
@@ -64,6 +76,6 @@ impl Exit {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

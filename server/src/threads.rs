@@ -5,8 +5,12 @@
 //! other to share what there is to do cost a heartbeat a third more than one that does it at once.
 //!
 //! To be woken for each session that comes would cost a thread, and the handshakes beside it, some 20 µs each time. So it takes in
-//! together whoever came within [`GATHERING`]; a device waits as long for its Welcome then.
+//! together whoever came within [`GATHERING`]; a device waits as long for its Welcome then. Nor is it woken for each heartbeat, where
+//! many come: see `pace`.
 
+mod pace;
+
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +21,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
+
+use crate::clock;
+use pace::Pace;
 
 /// For operators: one that is busy must not keep another waiting.
 const OPERATORS: usize = 2;
@@ -54,7 +61,10 @@ impl Threads {
     /// # Errors
     /// The operating system has none to give.
     pub fn start(sessions: usize) -> io::Result<Self> {
-        let alone = |_| Apart::start("sessions", Builder::new_current_thread().enable_all().build()?);
+        let alone = |_| {
+            let alone = Builder::new_current_thread().enable_all().on_thread_park(pause).build()?;
+            Apart::start("sessions", alone)
+        };
         let sessions = (0..sessions.max(1)).map(alone).collect::<Result<_, _>>()?;
         let mut together = Builder::new_multi_thread();
         let operators = together.worker_threads(OPERATORS).thread_name("operators").enable_all().build()?;
@@ -86,6 +96,27 @@ impl<T> Homes<T> {
         // There is at least one. What a door that is shut gives back is dropped.
         let _ = self.doors[turn % self.doors.len()].send(newcomer);
     }
+}
+
+thread_local! {
+    /// Of the sessions that live on this thread.
+    static PACE: Cell<Pace> = const { Cell::new(Pace::NEW) };
+}
+
+/// Says that a session of this thread was sent something.
+pub(crate) fn worked() {
+    PACE.set(PACE.get().worked());
+}
+
+/// Before a thread of sessions waits.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the thread has nothing to do, and is to have more when it looks again"
+)]
+fn pause() {
+    let (pace, pause) = PACE.get().rest(clock::now().instant);
+    pause.into_iter().for_each(thread::sleep);
+    PACE.set(pace);
 }
 
 async fn take_in<T>(mut newcomers: UnboundedReceiver<T>, live: fn(T)) {

@@ -4,6 +4,7 @@
 
 mod floor;
 mod growth;
+mod heartbeats;
 mod machine;
 mod mosquitto;
 mod picture;
@@ -16,6 +17,7 @@ mod subject;
 
 pub use floor::{Floor, floor};
 pub use growth::{Growth, Step, grow};
+pub use heartbeats::{Turns, in_turns};
 pub use machine::Machine;
 pub use report::Report;
 pub use siege::{Siege, besiege};

@@ -31,6 +31,8 @@ pub(super) struct Conversation {
     link: Arc<Link>,
     seat: Seat,
     exit: Arc<Exit>,
+    /// The task is woken when it comes.
+    waits_for_order: bool,
 }
 
 impl Conversation {
@@ -46,7 +48,19 @@ impl Conversation {
         let session = Session::new(dialect, imei, link.policy.load_full(), now);
         let device = Some(device);
         let (ip, port) = (address.ip(), address.port());
-        Self { session, dialect, device, ip, port, presence: None, ended: None, link, seat, exit }
+        Self {
+            session,
+            dialect,
+            device,
+            ip,
+            port,
+            presence: None,
+            ended: None,
+            link,
+            seat,
+            exit,
+            waits_for_order: false,
+        }
     }
 
     pub(super) const fn dialect(&self) -> Dialect {
@@ -71,8 +85,12 @@ impl Conversation {
         self.session.poll_timeout()
     }
 
-    /// Whether somebody told this connection to go.
-    pub(super) fn poll_ordered(&self, context: &Context<'_>) -> Poll<Order> {
+    /// Whether somebody told this connection to go. Asked by the one task that the connection lives in.
+    pub(super) fn poll_ordered(&mut self, context: &Context<'_>) -> Poll<Order> {
+        if self.waits_for_order && !self.exit.is_given() {
+            return Poll::Pending;
+        }
+        self.waits_for_order = true;
         self.exit.poll_ordered(context)
     }
 

@@ -14,6 +14,7 @@
 use std::mem;
 
 use ring::aead::{self, AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
+use ring::error::Unspecified;
 use rustls::crypto::cipher;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
@@ -272,8 +273,12 @@ fn on_alert(content: &[u8]) -> Result<Heard<'static>, Fault> {
 }
 
 impl Direction {
-    /// What protects the next record.
-    fn next(&mut self) -> Result<(LessSafeKey, aead::Nonce), Error> {
+    /// Has `work` done by what protects the next record. The cipher stays where it was set up: to move its 544 bytes costs as
+    /// much as to use it.
+    fn protected<T>(
+        &mut self,
+        work: impl FnOnce(&LessSafeKey, aead::Nonce) -> Result<T, Unspecified>,
+    ) -> Result<Result<T, Unspecified>, Error> {
         use ConnectionTrafficSecrets::{Aes128Gcm, Aes256Gcm, Chacha20Poly1305};
         let (algorithm, key, iv) = match &self.secrets {
             Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
@@ -286,7 +291,7 @@ impl Direction {
         let nonce = aead::Nonce::assume_unique_for_key(cipher::Nonce::new(iv, self.next).0);
         // It never wraps (section 5.3).
         self.next = self.next.checked_add(1).ok_or(Error::EncryptError)?;
-        Ok((LessSafeKey::new(key), nonce))
+        Ok(work(&LessSafeKey::new(key), nonce))
     }
 
     /// Decrypts in place what stood behind `header`; its type, and what it says.
@@ -295,10 +300,14 @@ impl Direction {
         header: [u8; HEADER],
         sealed: &'b mut [u8],
     ) -> Result<(ContentType, &'b [u8]), Fault> {
-        let (key, nonce) = self.next()?;
-        let opened = key
-            .open_in_place(nonce, Aad::from(header), sealed)
-            .map_err(|_| Fault { alert: Some(AlertDescription::BadRecordMac), error: Error::DecryptError })?;
+        let opened = self.protected(|key, nonce| {
+            let opened = key.open_in_place(nonce, Aad::from(header), sealed)?;
+            Ok(&*opened)
+        })?;
+        let opened = opened.map_err(|Unspecified| Fault {
+            alert: Some(AlertDescription::BadRecordMac),
+            error: Error::DecryptError,
+        })?;
         let Some(end) = opened.iter().rposition(|&byte| byte != 0) else {
             return Err(breach(AlertDescription::UnexpectedMessage, "a record of nothing but zeros"));
         };
@@ -311,7 +320,6 @@ impl Direction {
 
     /// Appends one record to `out`.
     fn seal(&mut self, kind: ContentType, content: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-        let (key, nonce) = self.next()?;
         let length = content.len() + 1 + TAG;
         let [high, low] = u16::try_from(length).map_err(|_| Error::EncryptError)?.to_be_bytes();
         let header = [ContentType::ApplicationData.into(), 3, 3, high, low];
@@ -321,10 +329,9 @@ impl Direction {
         out.extend_from_slice(content);
         out.push(kind.into());
         let inner = out.get_mut(start..).unwrap_or_default();
-        let tag = key
-            .seal_in_place_separate_tag(nonce, Aad::from(header), inner)
-            .map_err(|_| Error::EncryptError)?;
-        out.extend_from_slice(tag.as_ref());
+        let tag =
+            self.protected(|key, nonce| key.seal_in_place_separate_tag(nonce, Aad::from(header), inner))?;
+        out.extend_from_slice(tag.map_err(|Unspecified| Error::EncryptError)?.as_ref());
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::heartbeats::{as_many_as_can_be, expect_none_lost, paced};
 use super::machine::{CROWDS_CORE, Pinned};
 use super::{Kind, Subject};
 use crate::failure::Failure;
@@ -12,9 +13,6 @@ use crate::rig::Rig;
 const SETTLE: Duration = Duration::from_secs(2);
 /// What a server sets up once is there after so many.
 const WARM_UP: usize = 20;
-
-/// How many heartbeats are sent without a pause: about a second's work, for the kernel counts in ticks of 10 ms.
-const FLAT_OUT: usize = 100_000;
 
 /// How it grew.
 #[derive(Clone, Debug)]
@@ -75,7 +73,7 @@ pub fn grow(
     let (mut crowds, mut steps, mut before) = (Vec::new(), Vec::new(), 0);
     for &sessions in sizes {
         let mut newcomers = crowd(before..sessions)?;
-        let (came, handshake, handshake_kernel) = measured(&subject, sessions - before, || {
+        let (came, handshake, handshake_kernel) = subject.measured(sessions - before, || {
             let came = newcomers.arrive(entry)?;
             newcomers.idle(SETTLE)?;
             Ok(came)
@@ -86,7 +84,7 @@ pub fn grow(
         }
         let resident = subject.usage()?.resident.saturating_sub(empty.resident);
         let rate = (sessions as u32 / 2).clamp(200, 5_000);
-        let (beats, heartbeat) = heartbeats(&subject, &mut crowds, rate, beats)?;
+        let (beats, heartbeat) = paced(&subject, &mut crowds, rate, beats)?;
         let (flat_out, flat_out_rate) = as_many_as_can_be(&subject, &mut crowds)?;
         steps.push(Step {
             sessions,
@@ -122,7 +120,7 @@ fn come_again(subject: &Subject, crowds: &mut [Crowd], entry: Entry) -> Result<D
     if let Some(first) = crowds.first_mut() {
         first.idle(SETTLE)?;
     }
-    let (resumed, cost, _) = measured(subject, all, || {
+    let (resumed, cost, _) = subject.measured(all, || {
         let mut resumed = 0;
         for crowd in &mut *crowds {
             resumed += crowd.arrive(entry)?.resumed;
@@ -134,52 +132,4 @@ fn come_again(subject: &Subject, crowds: &mut [Crowd], entry: Entry) -> Result<D
         return Err(Failure::new(format!("only {resumed} of {all} resumed a session")));
     }
     Ok(cost)
-}
-
-/// The newest crowd beats; the others stand beside it.
-fn heartbeats(
-    subject: &Subject,
-    crowds: &mut [Crowd],
-    rate: u32,
-    time: Duration,
-) -> Result<(Beats, Duration), Failure> {
-    let Some(crowd) = crowds.last_mut() else { return Err(Failure::new("nobody is there")) };
-    let before = subject.usage()?.processor;
-    let beats = crowd.beat(rate, |passed| passed < time)?;
-    expect_none_lost(&beats)?;
-    let cost = (subject.usage()?.processor - before) / (beats.delays.len().max(1) as u32);
-    Ok((beats, cost))
-}
-
-/// The same, but all send one without a pause, and again when all are answered; how many that makes in a second.
-fn as_many_as_can_be(subject: &Subject, crowds: &mut [Crowd]) -> Result<(Duration, u32), Failure> {
-    let Some(crowd) = crowds.last_mut() else { return Err(Failure::new("nobody is there")) };
-    let rounds = FLAT_OUT.div_ceil(crowd.len());
-    let (took, cost, _) = measured(subject, rounds * crowd.len(), || {
-        (0..rounds).try_fold(Duration::ZERO, |took, _| {
-            let beats = crowd.beat_once()?;
-            expect_none_lost(&beats)?;
-            Ok(took + beats.took)
-        })
-    })?;
-    Ok((cost, ((rounds * crowd.len()) as f64 / took.as_secs_f64()) as u32))
-}
-
-/// What `work` comes to, and the subject's processor time for each of `count`, all of it and in the kernel.
-fn measured<T>(
-    subject: &Subject,
-    count: usize,
-    work: impl FnOnce() -> Result<T, Failure>,
-) -> Result<(T, Duration, Duration), Failure> {
-    let before = subject.usage()?;
-    let done = work()?;
-    let (after, count) = (subject.usage()?, count as u32);
-    Ok((done, (after.processor - before.processor) / count, (after.kernel - before.kernel) / count))
-}
-
-fn expect_none_lost(beats: &Beats) -> Result<(), Failure> {
-    if beats.lost > 0 {
-        return Err(Failure::new(format!("{} sessions were lost while nothing happened", beats.lost)));
-    }
-    Ok(())
 }

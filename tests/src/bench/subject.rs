@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::certs::Credentials;
 use crate::failure::Failure;
@@ -156,6 +157,18 @@ impl Subject {
             Running::Moorline(server) => server.id(),
             Running::Other { program, .. } => program.id(),
         })
+    }
+
+    /// What `work` comes to, and this server's processor time for each of `count`, all of it and in the kernel.
+    pub(super) fn measured<T>(
+        &self,
+        count: usize,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<(T, Duration, Duration), Failure> {
+        let before = self.usage()?;
+        let done = work()?;
+        let (after, count) = (self.usage()?, count as u32);
+        Ok((done, (after.processor - before.processor) / count, (after.kernel - before.kernel) / count))
     }
 
     /// Kills it, as a power cut would.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use moorline_testbed::bench::{
-    Kind, Machine, Report, besiege, come_back, floor, grow, soak, start_with_known, storm,
+    Kind, Machine, Report, besiege, come_back, floor, grow, in_turns, soak, start_with_known, storm,
 };
 use moorline_testbed::failure::Failure;
 use moorline_testbed::load::{Hostile, Pool};
@@ -17,7 +17,7 @@ use moorline_testbed::rig::Rig;
 /// Tries the server beside others with thousands of devices, and writes what it finds.
 #[derive(Parser)]
 struct Arguments {
-    /// Four minutes instead of twenty-five, and the page under target/bench
+    /// Five minutes instead of twenty, and the page under target/bench
     #[arg(long)]
     quick: bool,
     /// This part alone, shown and not written
@@ -38,6 +38,8 @@ enum Part {
     Growth,
     /// The same, of this one without tickets
     Own,
+    /// Heartbeats of this one and of Mosquitto in turns
+    Turns,
     /// Sessions that stand while others come
     Storm,
     /// A fleet's return to a server that was killed
@@ -56,6 +58,8 @@ struct Size {
     /// Of the server with a thread for each device.
     threads: &'static [usize],
     beats: Duration,
+    /// Sessions of each of two servers at once, and how many turns each has.
+    in_turns: (usize, u32),
     standing: usize,
     coming: usize,
     returning: usize,
@@ -70,6 +74,7 @@ const FULL: Size = Size {
     sessions: &[1_000, 10_000, 19_000],
     threads: &[1_000],
     beats: Duration::from_secs(10),
+    in_turns: (9_000, 6),
     standing: 1_000,
     coming: 5_000,
     returning: 10_000,
@@ -83,6 +88,7 @@ const QUICK: Size = Size {
     sessions: &[500, 2_000],
     threads: &[300],
     beats: Duration::from_secs(3),
+    in_turns: (1_000, 2),
     standing: 200,
     coming: 1_000,
     returning: 1_500,
@@ -131,6 +137,11 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
             eprintln!("{}: memory, handshakes, heartbeats", kind.name());
             report.growths.extend(grow(kind, &rig, &pool, sizes, size.beats)?);
         }
+    }
+    if wanted(Part::Turns) {
+        let (sessions, rounds) = size.in_turns;
+        eprintln!("heartbeats in turns");
+        report.turns = in_turns([TICKETS, MOSQUITTO], &rig, &pool, sessions, rounds, size.beats / 2)?;
     }
     for kind in [TICKETS, MOSQUITTO] {
         if wanted(Part::Storm) {

@@ -266,11 +266,13 @@ impl Forger {
     }
 
     fn seal(&mut self, inner: &[u8], out: &mut Vec<u8>) {
-        let (key, nonce) = self.outgoing.next().unwrap();
         let [high, low] = u16::try_from(inner.len() + TAG).unwrap().to_be_bytes();
         let header = [23, 3, 3, high, low];
         let mut sealed = inner.to_vec();
-        key.seal_in_place_append_tag(nonce, Aad::from(header), &mut sealed).unwrap();
+        let tag = self
+            .outgoing
+            .protected(|key, nonce| key.seal_in_place_append_tag(nonce, Aad::from(header), &mut sealed));
+        assert_eq!(tag, Ok(Ok(())));
         out.extend_from_slice(&header);
         out.extend_from_slice(&sealed);
     }
