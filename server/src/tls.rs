@@ -37,7 +37,7 @@ pub use open::Tls;
 pub(crate) use operators::{OperatorsTls, operator_config};
 pub use provider::provider;
 use pump::Trusted;
-pub use pump::{Progress, Pump};
+pub use pump::{Progress, Pump, first_record};
 pub use refusal::Refusal;
 use resumption::Sessions;
 use watch::{Sight, Watch};

@@ -26,8 +26,6 @@ const CLIENT_HELLO: Duration = Duration::from_secs(10);
 const HANDSHAKE: Duration = Duration::from_secs(20);
 /// The most that a device's part of the handshake takes: four certificates with RSA-4096 keys are half of it.
 const MAX_FLIGHT: usize = 32 * 1024;
-/// Type, version and length of a TLS record.
-const RECORD_HEADER: usize = 5;
 
 /// A handshake that succeeded, in no more room than it takes: many may wait for the thread of their sessions.
 pub(super) struct Shaken {
@@ -184,10 +182,9 @@ async fn read_record(socket: &TcpStream, link: &Link, incoming: &mut Vec<u8>) ->
 
 fn whole_records(bytes: &[u8]) -> usize {
     let (mut rest, mut records) = (bytes, 0);
-    while let Some((header, behind)) = rest.split_first_chunk::<RECORD_HEADER>() {
-        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
-        let Some(next) = behind.get(length..) else { break };
-        (rest, records) = (next, records + 1);
+    while let Some(length) = tls::first_record(rest) {
+        rest = rest.get(length..).unwrap_or_default();
+        records += 1;
     }
     records
 }

@@ -31,7 +31,7 @@ impl Pace {
 
     /// All is done; how long the thread is to pause before it waits for more.
     pub(super) fn rest(self, now: Instant) -> (Self, Option<Duration>) {
-        // Woken for a timer that no session had, or for one that came.
+        // Woken for a timer, or for one who comes.
         if self.done == 0 {
             return (self, None);
         }

@@ -15,7 +15,7 @@ use super::resumption::{self, Origin};
 use crate::session::Dialect;
 
 /// Type, version and length of a TLS record.
-const HEADER: usize = 5;
+pub(super) const HEADER: usize = 5;
 
 /// One TLS connection, without a buffer of its own beyond what rustls keeps.
 pub struct Pump {
@@ -236,8 +236,9 @@ impl Pump {
     }
 }
 
-/// The length of the first record, if it is all there.
-fn first_record(bytes: &[u8]) -> Option<usize> {
+/// The length of the first record, header and all, if it is all there.
+#[must_use]
+pub fn first_record(bytes: &[u8]) -> Option<usize> {
     let (header, behind) = bytes.split_first_chunk::<HEADER>()?;
     let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
     (behind.len() >= length).then_some(HEADER + length)

@@ -22,10 +22,7 @@ use rustls::{
     AlertDescription, ConnectionTrafficSecrets, ContentType, Error, ExtractedSecrets, SupportedCipherSuite,
 };
 
-use super::Progress;
-
-/// Type, version, length.
-const HEADER: usize = 5;
+use super::pump::{HEADER, Progress};
 
 /// Of every cipher of TLS 1.3 that is offered.
 const TAG: usize = 16;
